@@ -1,0 +1,1 @@
+"""Asks machines for evidence, appraises it, and grants what the policy allows."""

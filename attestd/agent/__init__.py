@@ -1,0 +1,1 @@
+"""The device's side: enrol, attest, keep, deliver. Needs no web framework."""

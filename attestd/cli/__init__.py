@@ -1,0 +1,1 @@
+"""The command line: `attestd NOUN VERB`, one file a noun, lazily loaded."""

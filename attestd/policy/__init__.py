@@ -1,0 +1,1 @@
+"""Is it acceptable? Policy documents, appraisal and explanation."""

@@ -1,0 +1,1 @@
+"""What is kept: one store in portable SQL over two thin engines."""

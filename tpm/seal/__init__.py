@@ -1,0 +1,1 @@
+"""A secret only one TPM can open: credential challenges, policy digests, sealed keys. Software half only."""

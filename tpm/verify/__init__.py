@@ -1,0 +1,1 @@
+"""Is it true? Quotes, certified keys, registers, continuity, endorsement chains."""
