@@ -1,0 +1,312 @@
+"""What did the operator configure? The one place that reads the configuration file and the environment.
+
+Everything is checked here once, so that a `Config` which exists is one that can be served: unknown keys, wrong types and
+combinations that would expose the service are refused with one line and the next step. Files that the configuration names
+(certificates, keys, roots) are not opened here, except the list of `ek_allow`; `attestd check` looks at them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attestd.addresses import is_loopback, is_wildcard, join, split_listen, url_fault, valid_trust_domain
+from attestd.tables import Table
+from tpm.errors import PolicyError
+
+SYSTEM_FILE = Path("/etc/attestd/attestd.toml")
+LOCAL_FILE = Path("attestd.toml")
+
+_DEVICE_ID = re.compile(r"[0-9a-f]{64}")
+_MIB = 1 << 20
+
+_KNOWN = (
+    "trust_domain",
+    "listen",
+    "external_url",
+    "database",
+    "keys",
+    "workers",
+    "admission",
+    "tls",
+    "limits",
+)
+_KNOWN_ADMISSION = ("ek_roots", "ek_allow", "auto_admit", "tofu", "pending_max", "pending_age")
+_KNOWN_TLS = ("certificate", "key", "behind_proxy")
+_KNOWN_LIMITS = (
+    "nonce_ttl",
+    "clock_skew",
+    "body",
+    "attestation_body",
+    "unproven_per_second",
+    "device_per_minute",
+    "audit_unproven",
+)
+_LATER = ("subject_issuer", "resource")  # names that a later version will know
+_LATER_TLS = ("mtls_listen",)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may become a device. Pending devices are bounded in number and in age (seconds)."""
+
+    ek_roots: Path
+    ek_allow: frozenset[str]
+    auto_admit: bool
+    tofu: bool
+    pending_max: int
+    pending_age: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How the listener is protected: its own certificate and key, or a proxy in front that has them."""
+
+    certificate: Path | None
+    key: Path | None
+    behind_proxy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what one request or one source may cost. Durations in seconds, sizes in bytes; a rate of 0 is no bound."""
+
+    nonce_ttl: int
+    clock_skew: int
+    body: int
+    attestation_body: int
+    unproven_per_second: int
+    device_per_minute: int
+    audit_unproven: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A configuration that can be served. Paths are absolute; `database` is a URL whose SQLite path is absolute too."""
+
+    path: Path
+    trust_domain: str
+    host: str
+    port: int
+    external_url: str
+    database: str
+    keys: Path
+    workers: int
+    admission: Admission
+    tls: Tls
+    limits: Limits
+
+    @property
+    def listen(self) -> str:
+        """HOST:PORT as a listener takes it; an IPv6 address in brackets."""
+        return join(self.host, self.port)
+
+    @property
+    def exposed(self) -> bool:
+        """Can anything but this machine reach the service?"""
+        return not is_loopback(self.host) or self.tls.behind_proxy
+
+    def unsafe_modes(self) -> tuple[str, ...]:
+        """The switches in use that weaken who becomes a device; shown by /healthz and `attestd check`."""
+        modes = {"tofu": self.admission.tofu, "auto_admit": self.admission.auto_admit}
+        return tuple(name for name, on in modes.items() if on)
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment, read nowhere else."""
+    return os.environ
+
+
+def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The configuration file in use: the one named, else ATTESTD_CONFIG, ./attestd.toml, /etc/attestd/attestd.toml."""
+    if path is not None:
+        return path
+    if environ.get("ATTESTD_CONFIG"):
+        return Path(environ["ATTESTD_CONFIG"])
+    for candidate in (LOCAL_FILE, SYSTEM_FILE):
+        if candidate.is_file():
+            return candidate
+    raise PolicyError(
+        "file_unreadable",
+        "no configuration: neither ./attestd.toml nor /etc/attestd/attestd.toml is there; "
+        "make one with `attestd init DIR --trust-domain NAME` or name yours with --config FILE",
+    )
+
+
+def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """The configuration, checked. PolicyError: one line that says where, what and the next step; its reason is
+    `file_unreadable` where there is no file to read and begins with `config_` where its contents are at fault."""
+    found = find_config(path, environ)
+    top = _open(found)
+    folder = found.absolute().parent
+    tls = _read_tls(top, folder)
+    host, port = _read_listen(top, tls)
+    database = _read_database(top, folder)
+    return Config(
+        path=found.absolute(),
+        trust_domain=_read_trust_domain(top),
+        host=host,
+        port=port,
+        external_url=_read_external_url(top, host, port, tls),
+        database=database,
+        keys=folder / top.text("keys", "keys"),
+        workers=_read_workers(top, database),
+        admission=_read_admission(top, folder),
+        tls=tls,
+        limits=_read_limits(top),
+    )
+
+
+def _open(path: Path) -> Table:
+    try:
+        values = tomllib.loads(_read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError("config_syntax", f"{path}: not TOML: {error}") from None
+    top = Table({k: v for k, v in values.items() if k not in _LATER}, source=str(path), known=_KNOWN)
+    _refuse_later(top, values, _LATER)
+    return top
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        why = error.strerror or "unreadable"
+        raise PolicyError(
+            "file_unreadable", f"{path}: {why}; name a readable file with --config FILE"
+        ) from None
+    except UnicodeDecodeError:
+        raise PolicyError("config_syntax", f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
+def _refuse_later(table: Table, values: Mapping[str, Any], later: tuple[str, ...]) -> None:
+    for key in later:
+        if key in values:
+            raise table.refusal(key, "config_unsupported", "is not supported by this version; remove it")
+
+
+def _read_trust_domain(top: Table) -> str:
+    name = top.text("trust_domain")
+    if not valid_trust_domain(name):
+        raise top.refusal(
+            "trust_domain",
+            "config_value",
+            f'is "{name}"; a SPIFFE trust domain has only a-z, 0-9, ".", "-" and "_"',
+        )
+    return name
+
+
+def _read_tls(top: Table, folder: Path) -> Tls:
+    values = top.raw("tls", {})
+    tls = top.table("tls", (*_KNOWN_TLS, *_LATER_TLS))
+    _refuse_later(tls, values, _LATER_TLS)
+    certificate, key = tls.optional_text("certificate"), tls.optional_text("key")
+    if (certificate is None) != (key is None):
+        missing = "key" if key is None else "certificate"
+        raise tls.refusal(missing, "config_missing_key", "is missing; certificate and key come together")
+    return Tls(
+        certificate=None if certificate is None else folder / certificate,
+        key=None if key is None else folder / key,
+        behind_proxy=tls.flag("behind_proxy", False),
+    )
+
+
+def _read_listen(top: Table, tls: Tls) -> tuple[str, int]:
+    written = top.text("listen", "127.0.0.1:8440")
+    try:
+        host, port = split_listen(written)
+    except ValueError as error:
+        raise top.refusal("listen", "config_value", f'is "{written}"; it {error}') from None
+    if not is_loopback(host) and tls.certificate is None and not tls.behind_proxy:
+        raise top.refusal(
+            "listen",
+            "config_exposed",
+            f"is {written}, which others can reach unencrypted; set [tls] certificate and key, "
+            "or behind_proxy = true, or listen on 127.0.0.1",
+        )
+    return host, port
+
+
+def _read_external_url(top: Table, host: str, port: int, tls: Tls) -> str:
+    if not top.has("external_url") and (tls.behind_proxy or is_wildcard(host)):
+        raise top.refusal(
+            "external_url",
+            "config_missing_key",
+            'is missing; say how devices reach the service, like "https://attest.example.org"',
+        )
+    scheme = "https" if tls.certificate else "http"
+    url = top.text("external_url", f"{scheme}://{join(host, port).lower()}")
+    fault = url_fault(url)
+    if fault:
+        raise top.refusal("external_url", "config_value", f'is "{url}"; {fault}')
+    return url
+
+
+def _read_database(top: Table, folder: Path) -> str:
+    url = top.text("database", "sqlite:attestd.db")
+    if url.startswith("sqlite:") and len(url) > len("sqlite:") and not url.startswith("sqlite://"):
+        return f"sqlite:{folder / url.removeprefix('sqlite:')}"
+    if url.startswith("postgresql://"):
+        return url
+    raise top.refusal("database", "config_value", 'must be "sqlite:FILE" or "postgresql://USER@HOST/NAME"')
+
+
+def _read_workers(top: Table, database: str) -> int:
+    if database.startswith("sqlite:"):
+        workers = top.integer("workers", 1, least=1, most=64)
+        if workers != 1:
+            raise top.refusal(
+                "workers",
+                "config_value",
+                "must be 1 with SQLite, which has one writer; use PostgreSQL for more",
+            )
+        return workers
+    return top.integer("workers", min(os.cpu_count() or 1, 64), least=1, most=64)
+
+
+def _read_admission(top: Table, folder: Path) -> Admission:
+    table = top.table("admission", _KNOWN_ADMISSION)
+    return Admission(
+        ek_roots=folder / table.text("ek_roots", "ek-roots"),
+        ek_allow=_read_ek_allow(table, folder),
+        auto_admit=table.flag("auto_admit", False),
+        tofu=table.flag("tofu", False),
+        pending_max=table.integer("pending_max", 1000, least=0, most=1_000_000),
+        pending_age=table.seconds("pending_age", "7d", least=60, most=365 * 86400),
+    )
+
+
+def _read_ek_allow(table: Table, folder: Path) -> frozenset[str]:
+    """Device identifiers, from the list itself or from a file with one a line ("#" begins a comment)."""
+    if isinstance(table.raw("ek_allow"), str):
+        path = folder / table.text("ek_allow")
+        lines = (line.partition("#")[0].strip() for line in _read_text(path).splitlines())
+        named = tuple(line for line in lines if line)
+    else:
+        named = table.texts("ek_allow")
+    for identifier in named:
+        if not _DEVICE_ID.fullmatch(identifier):
+            raise table.refusal(
+                "ek_allow",
+                "config_value",
+                f'has "{identifier[:80]}"; a device identifier is 64 lower-case hex digits',
+            )
+    return frozenset(named)
+
+
+def _read_limits(top: Table) -> Limits:
+    table = top.table("limits", _KNOWN_LIMITS)
+    return Limits(
+        nonce_ttl=table.seconds("nonce_ttl", "60s", least=1, most=3600),
+        clock_skew=table.seconds("clock_skew", "5s", least=0, most=300),
+        body=table.integer("body", 4 * _MIB, least=1024, most=64 * _MIB),
+        attestation_body=table.integer("attestation_body", 32 * _MIB, least=1024, most=256 * _MIB),
+        unproven_per_second=table.integer("unproven_per_second", 50, least=0, most=1_000_000),
+        device_per_minute=table.integer("device_per_minute", 60, least=0, most=1_000_000),
+        audit_unproven=table.integer("audit_unproven", 10, least=0, most=1_000_000),
+    )
