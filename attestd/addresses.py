@@ -1,4 +1,4 @@
-"""Under which names can this service be reached: is an address loopback, is a listen address or our URL well written?"""
+"""Where can this service be reached: is an address loopback, is a listen address or our URL well written?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def valid_trust_domain(name: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Is this a name or address that only the machine itself can reach? Names other than localhost are not resolved."""
+    """Can only the machine itself reach this name or address? Names other than localhost are not resolved."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -53,7 +53,7 @@ def split_listen(listen: str) -> tuple[str, int]:
 
 
 def url_fault(url: str) -> str | None:
-    """What keeps this from being our address, which devices compare character by character; None if nothing does."""
+    """What keeps this from being our address, which devices compare character by character, or None."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

@@ -1,8 +1,9 @@
 """What did the operator configure? The one place that reads the configuration file and the environment.
 
-Everything is checked here once, so that a `Config` which exists is one that can be served: unknown keys, wrong types and
-combinations that would expose the service are refused with one line and the next step. Files that the configuration names
-(certificates, keys, roots) are not opened here, except the list of `ek_allow`; `attestd check` looks at them.
+Everything is checked here once, so that a `Config` which exists is one that can be served: unknown keys, wrong
+types and combinations that would expose the service are refused with one line and the next step. Files that the
+configuration names (certificates, keys, roots) are not opened here, except the list of `ek_allow`;
+`attestd check` looks at them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +26,7 @@ LOCAL_FILE = Path("attestd.toml")
 _DEVICE_ID = re.compile(r"[0-9a-f]{64}")
 _MIB = 1 << 20
 
-_KNOWN = (
-    "trust_domain",
-    "listen",
-    "external_url",
-    "database",
-    "keys",
-    "workers",
-    "admission",
-    "tls",
-    "limits",
-)
-_KNOWN_ADMISSION = ("ek_roots", "ek_allow", "auto_admit", "tofu", "pending_max", "pending_age")
-_KNOWN_TLS = ("certificate", "key", "behind_proxy")
-_KNOWN_LIMITS = (
-    "nonce_ttl",
-    "clock_skew",
-    "body",
-    "attestation_body",
-    "unproven_per_second",
-    "device_per_minute",
-    "audit_unproven",
-)
+_KNOWN = "trust_domain listen external_url database keys workers admission tls limits".split()
 _LATER = ("subject_issuer", "resource")  # names that a later version will know
 _LATER_TLS = ("mtls_listen",)
 
@@ -74,7 +54,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one request or one source may cost. Durations in seconds, sizes in bytes; a rate of 0 is no bound."""
+    """What one request or one source may cost. Durations in seconds, sizes in bytes; a rate of 0 is no bound."""
 
     nonce_ttl: int
     clock_skew: int
@@ -87,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A configuration that can be served. Paths are absolute; `database` is a URL whose SQLite path is absolute too."""
+    """A configuration that can be served. Paths are absolute, also the one in `database` if it is SQLite's."""
 
     path: Path
     trust_domain: str
@@ -123,7 +103,7 @@ def environment() -> Mapping[str, str]:
 
 
 def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
-    """The configuration file in use: the one named, else ATTESTD_CONFIG, ./attestd.toml, /etc/attestd/attestd.toml."""
+    """The file in use: the one named, else ATTESTD_CONFIG, ./attestd.toml, /etc/attestd/attestd.toml."""
     if path is not None:
         return path
     if environ.get("ATTESTD_CONFIG"):
@@ -139,8 +119,11 @@ def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """The configuration, checked. PolicyError: one line that says where, what and the next step; its reason is
-    `file_unreadable` where there is no file to read and begins with `config_` where its contents are at fault."""
+    """The configuration, checked. PolicyError otherwise: one line that says where, what and the next step.
+
+    Its reason is `file_unreadable` where there is no file to read, and begins with `config_` where the contents
+    are at fault.
+    """
     found = find_config(path, environ)
     top = _open(found)
     folder = found.absolute().parent
@@ -190,6 +173,10 @@ def _refuse_later(table: Table, values: Mapping[str, Any], later: tuple[str, ...
             raise table.refusal(key, "config_unsupported", "is not supported by this version; remove it")
 
 
+def _keys_of(section: type[Admission | Tls | Limits]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(section))
+
+
 def _read_trust_domain(top: Table) -> str:
     name = top.text("trust_domain")
     if not valid_trust_domain(name):
@@ -203,7 +190,7 @@ def _read_trust_domain(top: Table) -> str:
 
 def _read_tls(top: Table, folder: Path) -> Tls:
     values = top.raw("tls", {})
-    tls = top.table("tls", (*_KNOWN_TLS, *_LATER_TLS))
+    tls = top.table("tls", (*_keys_of(Tls), *_LATER_TLS))
     _refuse_later(tls, values, _LATER_TLS)
     certificate, key = tls.optional_text("certificate"), tls.optional_text("key")
     if (certificate is None) != (key is None):
@@ -270,7 +257,7 @@ def _read_workers(top: Table, database: str) -> int:
 
 
 def _read_admission(top: Table, folder: Path) -> Admission:
-    table = top.table("admission", _KNOWN_ADMISSION)
+    table = top.table("admission", _keys_of(Admission))
     return Admission(
         ek_roots=folder / table.text("ek_roots", "ek-roots"),
         ek_allow=_read_ek_allow(table, folder),
@@ -300,7 +287,7 @@ def _read_ek_allow(table: Table, folder: Path) -> frozenset[str]:
 
 
 def _read_limits(top: Table) -> Limits:
-    table = top.table("limits", _KNOWN_LIMITS)
+    table = top.table("limits", _keys_of(Limits))
     return Limits(
         nonce_ttl=table.seconds("nonce_ttl", "60s", least=1, most=3600),
         clock_skew=table.seconds("clock_skew", "5s", least=0, most=300),
