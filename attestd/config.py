@@ -1,9 +1,8 @@
 """What did the operator configure? The one place that reads the configuration file and the environment.
 
-Everything is checked here once, so that a `Config` which exists is one that can be served: unknown keys, wrong
-types and combinations that would expose the service are refused with one line and the next step. Files that the
-configuration names (certificates, keys, roots) are not opened here, except the list of `ek_allow`;
-`attestd check` looks at them.
+Everything is checked here once, so that a `Config` which exists is one that can be served: unknown keys,
+wrong types and combinations that would expose the service are refused with one line and the next step. Of the
+files that it names only the list of `ek_allow` is opened here; `attestd check` looks at the others.
 """
 
 from __future__ import annotations
@@ -26,7 +25,17 @@ LOCAL_FILE = Path("attestd.toml")
 _DEVICE_ID = re.compile(r"[0-9a-f]{64}")
 _MIB = 1 << 20
 
-_KNOWN = "trust_domain listen external_url database keys workers admission tls limits".split()
+_KNOWN = (
+    "trust_domain",
+    "listen",
+    "external_url",
+    "database",
+    "keys",
+    "workers",
+    "admission",
+    "tls",
+    "limits",
+)
 _LATER = ("subject_issuer", "resource")  # names that a later version will know
 _LATER_TLS = ("mtls_listen",)
 
@@ -54,7 +63,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request or one source may cost. Durations in seconds, sizes in bytes; a rate of 0 is no bound."""
+    """What one request or source may cost. Durations in seconds, sizes in bytes; a rate of 0 is no bound."""
 
     nonce_ttl: int
     clock_skew: int
@@ -67,7 +76,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A configuration that can be served. Paths are absolute, also the one in `database` if it is SQLite's."""
+    """A configuration that can be served. Paths are absolute, SQLite's in `database` too."""
 
     path: Path
     trust_domain: str
@@ -121,8 +130,7 @@ def find_config(path: Path | None, environ: Mapping[str, str]) -> Path:
 def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     """The configuration, checked. PolicyError otherwise: one line that says where, what and the next step.
 
-    Its reason is `file_unreadable` where there is no file to read, and begins with `config_` where the contents
-    are at fault.
+    Its reason is `file_unreadable` where there is no file to read, `config_…` where what it says is at fault.
     """
     found = find_config(path, environ)
     top = _open(found)

@@ -1,7 +1,7 @@
 """Is this TOML table what we expect: known keys only, each of its type?
 
-A typing error in a configuration file must stop the start, never fall back to a default: unknown keys are refused
-with the nearest known one, and a value of another type is refused by its key's full name.
+A typing error in a configuration file must stop the start, never fall back to a default: unknown keys are
+refused with the nearest known one, and a value of another type is refused by its key's full name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 class Table:
-    """One table of a TOML document; `source` is the file as the user named it, `name` the table's, "" at the top."""
+    """One table of a TOML document. `source` is the file as the user named it; the top table has no name."""
 
     __slots__ = ("_values", "name", "source")
 
