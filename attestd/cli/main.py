@@ -46,7 +46,7 @@ class Nouns(click.Group):
         command = module.command
         if not isinstance(command, click.Command):
             raise TypeError(f"{module.__name__}.command is not a command")
-        return command
+        return _with_version(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -92,14 +92,26 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
-@click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version",
+_version_option = click.Option(
+    ["--version"],
     is_flag=True,
     expose_value=False,
     is_eager=True,
     callback=_print_version,
     help="Print the version.",
 )
+
+
+def _with_version(command: click.Command) -> click.Command:
+    """The command, and every verb under it, with --version."""
+    if _version_option not in command.params:
+        command.params.append(_version_option)
+    if isinstance(command, click.Group):
+        for verb in command.commands.values():
+            _with_version(verb)
+    return command
+
+
+@click.group(cls=Nouns, params=[_version_option], context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Short-lived agent credentials for machines that prove with their TPM how they booted."""
