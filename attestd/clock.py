@@ -29,7 +29,7 @@ def rfc3339(ms: int) -> str:
 
 
 def parse_rfc3339(text: str) -> int:
-    """Milliseconds since the epoch. ValueError for a time without an offset, a leap second, another writing."""
+    """Milliseconds since the epoch. ValueError without an offset and for a leap second."""
     if _RFC3339.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no RFC 3339 time such as 2026-11-25T17:38:07Z")
     delta = datetime.fromisoformat(text) - EPOCH

@@ -39,7 +39,7 @@ STATUS = {
 """Every code that an answer may carry, with its HTTP status."""
 
 ONE_ANSWER = {"attestation_failed": "The evidence does not prove that this device made it for this request."}
-"""Codes whose body is the same for every cause, so that it teaches an attacker nothing; the audit log has more."""
+"""Codes whose body is the same for every cause, so that it teaches nothing; the audit log has more."""
 
 MAX_NESTING = 32
 MAX_VALUES = 20_000
@@ -96,7 +96,7 @@ class Problem(Exception):
 
 
 def to_problem(error: AttestationError, pointer: str) -> Problem:
-    """For what the sender built wrong. Evidence that lies has no pointer: its code is its verifier's to say."""
+    """For what the sender built wrong. Evidence that lies has no pointer: its code is the verifier's."""
     match error:
         case NoncanonicalError():
             return Problem("noncanonical", str(error), pointer=pointer, cause=error.reason)
