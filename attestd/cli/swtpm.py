@@ -8,13 +8,12 @@ from types import FrameType
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tpm.errors import DeviceError
 from tpm.swtpm import SoftwareTpm, run_until_closed
 
 _KINDS = {"p256": ("p256",), "rsa": ("rsa",), "both": ("p256", "rsa")}
 
 
-@click.command()
+@click.command("swtpm")
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
@@ -25,26 +24,17 @@ _KINDS = {"p256": ("p256",), "rsa": ("rsa",), "both": ("p256", "rsa")}
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write the root of its endorsement certificate here (PEM), for `attestd ek-roots import`.",
 )
-@click.option(
-    "--ek", type=click.Choice(sorted(_KINDS)), default="p256", show_default=True, help="Endorsement key."
-)
-def swtpm(state: Path | None, ek_root: Path | None, ek: str) -> None:
+@click.option("--ek", type=click.Choice(sorted(_KINDS)), default="p256", show_default=True)
+def command(state: Path | None, ek_root: Path | None, ek: str) -> None:
     """Run a software TPM: print one line, its TCTI, and stay until standard input closes.
 
     The line is what `attestd agent --tpm` takes. A software TPM proves nothing about the machine it runs on.
     """
     signal.signal(signal.SIGTERM, _end)
     tpm = SoftwareTpm(ek=_KINDS[ek], state=state)
-    try:
-        if ek_root is not None:
-            ek_root.write_bytes(tpm.ek_root.public_bytes(Encoding.PEM))
-        run_until_closed(tpm, sys.stdin, sys.stdout)
-    except DeviceError as error:
-        click.echo(f"Error: {error.detail}", err=True)
-        raise SystemExit(2) from error
-    except OSError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(2) from error
+    if ek_root is not None:
+        ek_root.write_bytes(tpm.ek_root.public_bytes(Encoding.PEM))
+    run_until_closed(tpm, sys.stdin, sys.stdout)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:
