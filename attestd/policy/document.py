@@ -1,0 +1,161 @@
+"""What does this policy document demand, and what does it give?
+
+TOML, read strictly: whatever is unknown, empty, of another type or not yet supported is refused with its
+place and the next step, so that a policy which loads means what its author wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attestd.policy.fields import Fields, entries, matching, plain_text, refusal
+from attestd.policy.grants import Grant, Seal, load_grants, load_seals
+from attestd.policy.labels import SEGMENT, label_value_fault
+from attestd.policy.registers import load_bank, load_pcrs
+from tpm.errors import PolicyError
+
+MAX_SOURCE = 256 * 1024
+DISCLOSE = ("none", "codes", "findings")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_MANUFACTURER = re.compile(r"[!-~]{1,4}|id:[0-9A-F]{8}")
+_KNOWN = (
+    "name",
+    "description",
+    "bank",
+    "disclose",
+    "allow_unmeasured",
+    "match",
+    "pcrs",
+    "clock",
+    "grant",
+    "seal",
+)
+_LATER = dict.fromkeys(("boot", "component"), "the replay of the boot's event log") | {
+    "ima": "the replay of IMA's list"
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which devices a policy covers; all conditions hold. Without any it covers every device."""
+
+    labels: Mapping[str, tuple[str, ...]]
+    manufacturers: tuple[str, ...]
+
+    @property
+    def specificity(self) -> int:
+        return len(self.labels) + bool(self.manufacturers)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A document that was accepted; made by `load_policy` only.
+
+    `digest` is the SHA-256 of `source` in lower-case hex and names this policy in every result. `pcrs` holds
+    the reference values as bytes, any one of which is good. Its version is the store's to say.
+    """
+
+    source: bytes
+    digest: str
+    name: str
+    description: str
+    bank: str
+    disclose: str
+    match: Match
+    pcrs: Mapping[int, tuple[bytes, ...]]
+    allow_unmeasured: frozenset[int]
+    on_reset: str
+    grants: tuple[Grant, ...]
+    seals: tuple[Seal, ...]
+
+    def needed(self) -> tuple[int, ...]:
+        """The registers that a quote must hold: those that are judged and those that seals are bound to,
+        ascending.
+        """
+        return tuple(sorted(set(self.pcrs).union(*(seal.pcrs for seal in self.seals))))
+
+
+def load_policy(source: bytes, files: Mapping[str, bytes]) -> Policy:
+    """The policy in these bytes; PolicyError names the key, what was expected and found, and the next step.
+
+    `files` are the contents of the files that the document names; this version's documents name none.
+    """
+    if files:
+        raise PolicyError("file_unnamed", f"{min(files)}: no key of a policy names this file; leave it out")
+    document = Fields(_parse(source), "", known=_KNOWN, not_yet=_LATER)
+    bank = load_bank(document)
+    allowed = frozenset(document.registers("allow_unmeasured") if document.has("allow_unmeasured") else ())
+    policy = Policy(
+        source=source,
+        digest=hashlib.sha256(source).hexdigest(),
+        name=matching(document.text("name"), _NAME, "name"),
+        description=document.text("description") if document.has("description") else "",
+        bank=bank,
+        disclose=document.choice("disclose", DISCLOSE, default="codes"),
+        match=_load_match(document),
+        pcrs=load_pcrs(document, bank=bank, allowed=allowed),
+        allow_unmeasured=allowed,
+        on_reset=_load_on_reset(document),
+        grants=load_grants(document),
+        seals=load_seals(document),
+    )
+    if not policy.pcrs:
+        raise PolicyError(
+            "demands_nothing", "pcrs: this policy demands nothing of a machine; add [pcrs] with digests"
+        )
+    return policy
+
+
+def _parse(source: bytes) -> dict[str, object]:
+    if len(source) > MAX_SOURCE:
+        raise PolicyError("too_large", f"the policy has {len(source)} bytes; write at most {MAX_SOURCE}")
+    try:
+        return tomllib.loads(source.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        at = f"at byte {error.start}"
+        raise PolicyError("toml_invalid", f"the policy is not UTF-8 {at}; save it as UTF-8") from None
+    except RecursionError:
+        raise PolicyError("toml_invalid", "the policy is nested too deep; flatten it") from None
+    except ValueError as error:  # TOMLDecodeError, and integers of thousands of digits
+        raise PolicyError("toml_invalid", f"the policy is not TOML: {error}; correct it there") from None
+
+
+def _load_match(document: Fields) -> Match:
+    if not document.has("match"):
+        return Match(labels={}, manufacturers=())
+    fields = Fields(document.value("match"), "match", known=("labels", "manufacturers"))
+    labels = _load_labels(fields) if fields.has("labels") else {}
+    manufacturers = fields.texts("manufacturers") if fields.has("manufacturers") else ()
+    for index, name in enumerate(manufacturers):
+        matching(name, _MANUFACTURER, f"match.manufacturers[{index}]")
+    if not labels and not manufacturers:
+        raise PolicyError("list_empty", "match: it names no condition; add labels or manufacturers")
+    return Match(labels=labels, manufacturers=manufacturers)
+
+
+def _load_labels(fields: Fields) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for key, listed in fields.members("labels"):
+        path = f"match.labels.{matching(key, SEGMENT, 'match.labels')}"
+        found[key] = tuple(_label_value(value, at) for at, value in entries(listed, path))
+    return found
+
+
+def _label_value(value: object, path: str) -> str:
+    text = plain_text(value, path)
+    fault = label_value_fault(text)
+    if fault is not None:
+        raise refusal("value_wrong", path, expected="a label's value", found=text, step=fault)
+    return text
+
+
+def _load_on_reset(document: Fields) -> str:
+    if not document.has("clock"):
+        return "accept"
+    fields = Fields(document.value("clock"), "clock", known=("on_reset",))
+    return fields.choice("on_reset", ("accept", "reject"))
