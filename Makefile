@@ -1,0 +1,31 @@
+# Each target sets up what it needs; a second run starts at once.
+PYTHON := .venv/bin/python
+
+.PHONY: help install demo test check bench lock
+
+help:
+	@echo "make demo     set everything up, then show one machine let in and one refused"
+	@echo "make test     set everything up, then run the tests (at most six minutes)"
+	@echo "make check    ruff and mypy"
+	@echo "make bench    measure against bare cryptography, as ratios"
+	@echo "make install  only set up: Debian's packages, .venv, the attestd command"
+	@echo "make lock     pin the dependencies anew (ARGS=--upgrade takes newer ones)"
+
+install:
+	@scripts/setup
+
+demo: install
+	@scripts/demo
+
+test: install
+	@$(PYTHON) -m pytest --durations=10
+
+check: install
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+bench: install
+	@scripts/bench
+
+lock: install
+	@scripts/lock $(ARGS)
