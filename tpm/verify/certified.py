@@ -137,7 +137,7 @@ def _credential_algorithm(public: PublicArea) -> str:
     if alg is None:
         raise EvidenceError(
             "key_scheme",
-            "A credential key signs with ECDSA on P-256 (SHA-256) or P-384 (SHA-384), or with RSAPSS (SHA-256).",
+            "A credential key signs as ECDSA on P-256 (SHA-256) or P-384 (SHA-384), or as RSAPSS (SHA-256).",
         )
     return alg
 

@@ -34,12 +34,13 @@ def verify_statement(
             )
         raise EvidenceError(
             "nonce_mismatch",
-            f"The TPM signed {statement.extra_data.hex()} as qualifying data, not {expected_extra_data.hex()}.",
+            f"The TPM signed the qualifying data {statement.extra_data.hex()}; "
+            f"{expected_extra_data.hex()} is expected.",
         )
     # 3. The key sits where we know it to be, in the TPM of the endorsement key.
     if expected_signers is not None and statement.qualified_signer not in expected_signers:
         raise EvidenceError(
             "qualified_signer",
-            f"The signer calls itself {statement.qualified_signer.hex() or 'nothing'}; it is neither a primary key of "
-            "the endorsement hierarchy nor a child of the endorsement key.",
+            f"The signer calls itself {statement.qualified_signer.hex() or 'nothing'}; it is neither a primary "
+            "key of the endorsement hierarchy nor a child of the endorsement key.",
         )
