@@ -66,7 +66,7 @@ class RateLimits:
             raise Problem("slow_down", detail, cause="source_rate", retry_after=wait)
 
     def admit_device(self, device_id: str, *, now: int) -> None:
-        """After the device's signature was verified: whoever cannot sign as it uses up nothing of its share."""
+        """After its signature was verified: whoever cannot sign as it uses up nothing of its share."""
         wait = self._devices.take(device_id, now=now)
         if wait is not None:
             detail = "This device asks too often; try again later."
