@@ -1,8 +1,9 @@
 """What does this certificate say?
 
-One frozen value for every reader of certificates. `read_certificate` asks cryptography, whose parser is strict
-about DER; makers whose genuine certificates it refuses need a second reader, which returns the same value and is
-called at the one place that says so. Nothing is decided here: what is good enough is for tpm.verify.endorsement.
+One frozen value for every reader of certificates. `read_certificate` asks cryptography, whose parser is
+strict about DER; makers whose genuine certificates it refuses need a second reader, which returns the same
+value and is called at the one place that says so. Nothing is decided here: what is good enough is for
+tpm.verify.endorsement.
 """
 
 import hashlib
@@ -73,10 +74,11 @@ class Certificate:
 
 
 def read_certificate(raw: bytes) -> Certificate:
-    """The certificate in these bytes, DER and nothing after it; else EvidenceError "ek_certificate_unreadable"."""
+    """The certificate in exactly these DER bytes; EvidenceError "ek_certificate_unreadable" otherwise."""
     try:
         return _read_with_cryptography(raw)
-    # A second reader, for genuine certificates that this parser refuses, is to be called here and nowhere else.
+    # A second reader, for genuine certificates that this parser refuses, is to be called here and nowhere
+    # else.
     except _UNREADABLE as error:
         raise EvidenceError(
             "ek_certificate_unreadable", f"This certificate cannot be read: {error}."

@@ -1,7 +1,7 @@
 """Does a maker whom we trust vouch that this endorsement key lives in one of its TPMs?
 
-Own path check over single certificates, without the network: EK certificates have critical extensions, purposes and
-dates that verifiers for the web refuse, and lack what those demand.
+Own path check over single certificates, without the network: EK certificates have critical extensions,
+purposes and dates that verifiers for the web refuse, and lack what those demand.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,8 @@ class VerifiedEndorsement:
     """A root we trust vouches for this EK. Made by `verify_endorsement` alone.
 
     `manufacturer`, `model`, `version`: see Maker; all None where the certificate is silent. The digests are
-    lower-case hex SHA-256 of the DER. The whole path is valid from `not_before` to `not_after`, both included.
+    lower-case hex SHA-256 of the DER. The whole path is valid from `not_before` to `not_after`, both
+    included.
     """
 
     manufacturer: str | None
@@ -54,11 +55,12 @@ def verify_endorsement(
     ek: PublicArea | None,
     now: datetime,
 ) -> VerifiedEndorsement:
-    """What the certificate (DER) says of the TPM, once it holds; `chain` has intermediates in any order, or none.
+    """What the certificate (DER) says, once it holds; `chain` has intermediates in any order, or none.
 
-    EvidenceError "ek_chain_untrusted" means that the certificate is coherent but nobody whom `roots` trusts vouches
-    for it; every other reason is a contradiction (see `contradicts`). Without `ek` the key is not compared with one.
-    `now` is timezone-aware. Not checked: revocation (nothing is fetched), and whether `ek` is in a TCG template.
+    EvidenceError "ek_chain_untrusted" means that the certificate is coherent but nobody whom `roots` trusts
+    vouches for it; every other reason is a contradiction (see `contradicts`). Without `ek` the key is not
+    compared with one. `now` is timezone-aware. Not checked: revocation (nothing is fetched), and whether `ek`
+    is in a TCG template.
     """
     # 1. Not more than a chain needs.
     _check_sizes(certificate, chain)
@@ -92,7 +94,7 @@ def verify_endorsement(
 
 
 def contradicts(error: EvidenceError) -> bool:
-    """Is the certificate or its chain at fault, so that no mode may admit the device? False: an unknown maker's."""
+    """Is the certificate at fault, so that no admission mode may take the device? False: its maker is unknown."""
     return error.reason != UNTRUSTED
 
 

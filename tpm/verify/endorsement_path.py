@@ -1,7 +1,7 @@
 """Is there a path from this certificate to a root that we trust?
 
-Certificates come from the caller alone: URLs in them are never looked at. Each certificate is entered at most once, so
-loops and crossed signatures cost no more than one signature check for each pair of certificates.
+Certificates come from the caller alone: URLs in them are never looked at. Each certificate is entered at most
+once, so loops and crossed signatures cost no more than one signature check for each pair of certificates.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _SIGNATURE_HASHES = frozenset({"sha256", "sha384", "sha512"})  # SHA-1 is left o
 
 @dataclass(frozen=True, slots=True)
 class TrustAnchors:
-    """The roots that an operator trusts, found by subject. Self-signed or not: being here is what makes a root."""
+    """The roots that an operator trusts, by subject. Self-signed or not: being here is what makes a root."""
 
     certificates: tuple[Certificate, ...]
     fingerprint: bytes
@@ -43,7 +43,7 @@ class TrustAnchors:
 
     @classmethod
     def of(cls, certificates: Iterable[Certificate | x509.Certificate]) -> "TrustAnchors":
-        """Each certificate once, however often it is given. What it is worth is checked when a path needs it."""
+        """Each certificate once, however often given. What it is worth is checked when a path needs it."""
         read = (one if isinstance(one, Certificate) else as_certificate(one) for one in certificates)
         unique = {one.sha256: one for one in read}
         by_subject: dict[bytes, tuple[Certificate, ...]] = {}
@@ -58,12 +58,12 @@ def find_path(
 ) -> tuple[Certificate, ...]:
     """The shortest valid path, leaf first and a trusted root last, of at most eight certificates.
 
-    EvidenceError "ek_chain_untrusted" when nobody we trust has a part in it; another reason when the links are
-    there but one of them must not be believed. The leaf itself is not checked.
+    EvidenceError "ek_chain_untrusted" when nobody we trust has a part in it; another reason when the links
+    are there but one of them must not be believed. The leaf itself is not checked.
     """
     faults: list[tuple[bool, EvidenceError]] = []
     entered = {leaf.sha256}
-    paths = deque([(leaf,)])
+    paths: deque[tuple[Certificate, ...]] = deque([(leaf,)])
     # Shortest first: a certificate is entered with the fewest below it, where its path length binds least.
     while paths:
         path = paths.popleft()
@@ -84,7 +84,7 @@ def find_path(
 
 
 def check_authority(certificate: Certificate, *, below: int, now: datetime) -> None:
-    """EvidenceError unless this may sign EK certificates with `below` authorities between itself and the leaf."""
+    """EvidenceError unless it may sign EK certificates with `below` authorities between itself and the leaf."""
     # 1. It is a certification authority and not an end entity.
     if certificate.version != 3 or not certificate.is_ca:
         raise _unfit(certificate, "is no certification authority")
@@ -94,7 +94,8 @@ def check_authority(certificate: Certificate, *, below: int, now: datetime) -> N
     # 3. Its purposes, if it is bound to any, include EK certificates.
     if certificate.purposes is not None and not certificate.purposes & {EK_PURPOSE, _ANY_PURPOSE}:
         raise _unfit(certificate, f"is bound to other purposes: {', '.join(sorted(certificate.purposes))}")
-    # 4. Nothing in it demands to be understood that is not: name and policy constraints too are refused, not skipped.
+    # 4. Nothing in it demands to be understood that is not: name and policy constraints too are refused, not
+    #    skipped.
     unknown = certificate.critical - _UNDERSTOOD
     if unknown:
         raise _unfit(certificate, f"has the unknown critical extension {min(unknown)}")
@@ -108,7 +109,7 @@ def check_authority(certificate: Certificate, *, below: int, now: datetime) -> N
 
 
 def check_signature_hash(certificate: Certificate) -> None:
-    """EvidenceError "ek_weak_signature" when it is signed over SHA-1 or a weaker hash, or in an unknown way."""
+    """EvidenceError "ek_weak_signature" when it is signed over SHA-1 or worse, or in an unknown way."""
     if certificate.signature_scheme is None or certificate.signature_hash not in _SIGNATURE_HASHES:
         found = certificate.signature_hash or "an unknown scheme"
         whose = certificate.title or "the EK"
@@ -129,7 +130,7 @@ def _named_issuers(
 
 
 def _is_link(path: Sequence[Certificate], issuer: Certificate, *, trusted: bool, now: datetime) -> bool:
-    """Does it continue the path? False where it only shares the true issuer's name; EvidenceError where it lies."""
+    """Does it continue the path? False where it only shares the issuer's name; EvidenceError where it lies."""
     # The key's strength comes first: it bounds what the signature check may cost.
     check_strength(issuer.key, whose=issuer.title)
     if not is_signed_by(path[-1], issuer.key):
@@ -142,14 +143,16 @@ def _is_link(path: Sequence[Certificate], issuer: Certificate, *, trusted: bool,
 
 
 def _check_no_claim(child: Certificate, issuer: Certificate) -> None:
-    """A wrong signature is a lie where the certificate names this very key, else just of another of that name."""
+    """A wrong signature is a lie if the certificate names this very key, else another's of the same name."""
     if child.issuer_key_identifier is not None and child.issuer_key_identifier == issuer.key_identifier:
-        detail = f"The signature of the certificate of {child.title or 'the EK'} is not its issuer's, {issuer.title}."
-        raise EvidenceError("ek_signature", detail)
+        whose = child.title or "the EK"
+        raise EvidenceError(
+            "ek_signature", f"The certificate of {whose} is not signed by its issuer, {issuer.title}."
+        )
 
 
 def _explain(leaf: Certificate, faults: Sequence[tuple[bool, EvidenceError]]) -> EvidenceError:
-    """The fault nearest to being trusted, if links were there; otherwise the maker is simply not known here."""
+    """The fault nearest to being trusted, if links were there; otherwise the maker is not known here."""
     for _, fault in sorted(faults, key=lambda found: not found[0]):
         return fault
     detail = (

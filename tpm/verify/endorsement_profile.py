@@ -1,6 +1,7 @@
 """Is this the certificate of an endorsement key, and which TPM does it speak of?
 
-The TCG's EK Credential Profile 2.6, read so that every genuine certificate in the vectors passes and no other kind.
+The TCG's EK Credential Profile 2.6, read so that every genuine certificate in the vectors passes and no other
+kind.
 """
 
 from dataclasses import dataclass
@@ -31,10 +32,11 @@ _TEXT_LIMIT = 128
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Who made the TPM, which one, and with what firmware, as its certificate says; all None where it says nothing.
+    """Who made the TPM, which one, with what firmware, as its certificate says; all None where it is silent.
 
-    `manufacturer` is the registered id in ASCII without padding ("IFX"), or "id:" and its upper-case hex where it is
-    not printable. `model` and `version` are as they stand in the certificate ("SLB 9670 TPM2.0", "id:073f").
+    `manufacturer` is the registered id in ASCII without padding ("IFX"), or "id:" and its upper-case hex
+    where it is not printable. `model` and `version` are as they stand in the certificate ("SLB 9670 TPM2.0",
+    "id:073f").
     """
 
     manufacturer: str | None
@@ -44,14 +46,16 @@ class Maker:
 
 def check_profile(certificate: Certificate) -> Maker:
     """The TPM that it speaks of; EvidenceError "ek_cert_profile" when it is not an EK certificate."""
-    # 1. An end entity: what may sign certificates speaks for others, not for a TPM. Absent constraints say the same.
+    # 1. An end entity: what may sign certificates speaks for others, not for a TPM. Absent constraints say
+    #    the same.
     if certificate.version != 3:
         raise _refusal(f"it is of version {certificate.version}, not 3")
     if certificate.is_ca:
         raise _refusal("it is a certification authority's")
     # 2. Its key decrypts. An absent key usage forbids nothing (RFC 5280, 4.2.1.3).
     _check_usages(certificate)
-    # 3. Its purpose is to be an EK certificate, not an AK's (2.23.133.8.3), a platform's (8.2) or a TLS server's.
+    # 3. Its purpose is to be an EK certificate, not an AK's (2.23.133.8.3), a platform's (8.2) or a TLS
+    #    server's.
     _check_purposes(certificate)
     # 4. Nothing in it demands to be understood that is not.
     unknown = certificate.critical - _UNDERSTOOD
@@ -62,7 +66,7 @@ def check_profile(certificate: Certificate) -> Maker:
 
 
 def read_maker(certificate: Certificate) -> Maker:
-    """The TCG attributes of its subject alternative name and its subject; some makers use the one, some the other.
+    """The TCG attributes of its subject alternative name and of its subject, which some makers use instead.
 
     A certificate without a subject alternative name may be silent about all three (Google's cloud TPMs are).
     """
@@ -114,7 +118,7 @@ def _only(stated: Attributes, oid: str) -> str | None:
 
 
 def _manufacturer(stated: str) -> str:
-    """From "id:49465800" to "IFX". The id has four octets, padded with zeros or spaces (TCG Vendor ID Registry)."""
+    """From "id:49465800" to "IFX". Four octets, padded with zeros or spaces (TCG Vendor ID Registry)."""
     digits = stated.removeprefix("id:")
     try:
         octets = bytes.fromhex(digits)

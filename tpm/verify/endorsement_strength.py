@@ -13,9 +13,10 @@ CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 
 
 def check_strength(key: PublicKey, *, whose: str) -> None:
-    """EvidenceError "weak_key" unless it is RSA of 2048 bits or more with e = 65537, or on a NIST curve from P-256.
+    """EvidenceError "weak_key" unless it is RSA of at least 2048 bits with e = 65537, or on P-256, 384 or 521.
 
-    `whose` names the key in the error. Primality and shared factors are not checked: nobody can see them from here.
+    `whose` names the key in the error. Primality and shared factors are not checked: nobody can see them from
+    here.
     """
     match key:
         case rsa.RSAPublicKey():
@@ -38,16 +39,16 @@ def _check_rsa(key: rsa.RSAPublicKey, whose: str) -> None:
 
 
 def has_roca_fingerprint(modulus: int) -> bool:
-    """Was this modulus made as in CVE-2017-15361 (Nemec et al., "The Return of Coppersmith's Attack", CCS 2017)?
+    """Was this modulus made as in CVE-2017-15361 (Nemec et al., "The Return of Coppersmith's Attack", 2017)?
 
-    Primes of that library are k·M + (65537^a mod M) with M the product of the first primes, so the modulus is a power
-    of 65537 modulo M as well. A modulus made otherwise is one with a chance below 2^-150.
+    Primes of that library are k·M + (65537^a mod M) with M the product of the first primes, so the modulus is
+    a power of 65537 modulo M as well. A modulus made otherwise is one with a chance below 2^-150.
     """
     # 1. A power modulo each prime alone: this lets nearly every sound key go.
     if any(pow(modulus, order, prime) != 1 for prime, order in _ORDERS.items()):
         return False
-    # 2. A power modulo their product (Pohlig and Hellman): for each prime power in the order, the part of that order
-    #    is a power of the generator's.
+    # 2. A power modulo their product (Pohlig and Hellman): for each prime power in the order, the part of
+    #    that order is a power of the generator's.
     return all(pow(modulus, _ORDER // power, _PRODUCT) in powers for power, powers in _POWERS.items())
 
 
@@ -84,7 +85,8 @@ def _prime_powers(number: int) -> list[int]:
     return found
 
 
-# M of the shortest keys (512 bits) has 39 primes and divides that of every longer key. The generator is 65537 itself.
+# M of the shortest keys (512 bits) has 39 primes and divides that of every longer key. The generator is 65537
+# itself.
 _FIRST_PRIMES = _first_primes(39)
 _PRODUCT = prod(_FIRST_PRIMES)
 _ORDERS = {prime: _order(prime) for prime in _FIRST_PRIMES if prime != 2}
