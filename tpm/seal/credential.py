@@ -25,8 +25,8 @@ def make_credential(ek: PublicArea, name: bytes, secret: bytes) -> Credential:
     EvidenceError "parent_attributes" or StructureError "bad_key" when `ek` cannot take it. Not checked:
     that `ek` is a genuine endorsement key, and that what `name` was computed from is an attestation key.
     """
+    demand_storage_key(ek)
     if len(secret) > ek.name_alg.size:
         raise ValueError(f"a secret has at most {ek.name_alg.size} bytes, found {len(secret)}")
-    demand_storage_key(ek)
     seed, encrypted_secret = encapsulate(ek, b"IDENTITY")
     return Credential(sized(outer_wrap(ek, seed, name, sized(secret))), encrypted_secret)

@@ -54,6 +54,8 @@ def encapsulate(parent: PublicArea, label: bytes) -> tuple[bytes, bytes]:
     """
     key, hash = parent.public_key(), parent.name_alg
     if isinstance(key, rsa.RSAPublicKey):
+        if parent.scheme is not None and parent.scheme.hash is not None:
+            hash = parent.scheme.hash  # Of an unrestricted key; a storage key has no scheme.
         seed = os.urandom(hash.size)
         return seed, sized(key.encrypt(seed, oaep(hash, label)))
     curve = CURVES_BY_NAME[parent.curve or ""]
@@ -67,7 +69,7 @@ def encapsulate(parent: PublicArea, label: bytes) -> tuple[bytes, bytes]:
 
 
 def oaep(hash: Hash, label: bytes) -> padding.OAEP:
-    """The padding of a seed for an RSA parent: its Name's hash throughout, the label with its zero (B.4)."""
+    """The padding of a seed for an RSA key: one hash throughout, the label with its zero (B.4)."""
     return padding.OAEP(padding.MGF1(hash.primitive), hash.primitive, label + b"\0")
 
 
