@@ -25,17 +25,8 @@ LOCAL_FILE = Path("attestd.toml")
 _DEVICE_ID = re.compile(r"[0-9a-f]{64}")
 _MIB = 1 << 20
 
-_KNOWN = (
-    "trust_domain",
-    "listen",
-    "external_url",
-    "database",
-    "keys",
-    "workers",
-    "admission",
-    "tls",
-    "limits",
-)
+_SECTIONS = ("admission", "tls", "limits")
+_KNOWN = ("trust_domain", "listen", "external_url", "database", "keys", "workers", *_SECTIONS)
 _LATER = ("subject_issuer", "resource")  # names that a later version will know
 _LATER_TLS = ("mtls_listen",)
 
