@@ -39,8 +39,8 @@ def join(host: str, port: int) -> str:
 
 def split_listen(listen: str) -> tuple[str, int]:
     """HOST and PORT of "HOST:PORT" or "[IPv6]:PORT"; ValueError says what it needs."""
-    host, _, port = listen.rpartition(":")
-    if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
         raise ValueError('needs HOST:PORT with a port from 1 to 65535, like "127.0.0.1:8440"')
     if host.startswith("[") and host.endswith("]"):
         try:
