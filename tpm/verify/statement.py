@@ -41,6 +41,6 @@ def verify_statement(
     if expected_signers is not None and statement.qualified_signer not in expected_signers:
         raise EvidenceError(
             "qualified_signer",
-            f"The signer calls itself {statement.qualified_signer.hex() or 'nothing'}; it is neither a primary "
-            "key of the endorsement hierarchy nor a child of the endorsement key.",
+            f"The signer calls itself {statement.qualified_signer.hex() or 'nothing'}; it is neither a "
+            "primary key of the endorsement hierarchy nor a child of the endorsement key.",
         )
