@@ -21,9 +21,7 @@ Verdict = Literal["accepted", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was proven: the quoted registers, how the boot follows the last accepted one, and the boot id that
-    the TPM signed.
-    """
+    """What was proven: the quoted registers, how this boot follows the last accepted one, its boot id."""
 
     pcrs: VerifiedPcrs
     continuity: Continuity

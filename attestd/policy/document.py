@@ -74,9 +74,7 @@ class Policy:
     seals: tuple[Seal, ...]
 
     def needed(self) -> tuple[int, ...]:
-        """The registers that a quote must hold: those that are judged and those that seals are bound to,
-        ascending.
-        """
+        """The registers that a quote must hold, ascending: those judged and those that seals are bound to."""
         return tuple(sorted(set(self.pcrs).union(*(seal.pcrs for seal in self.seals))))
 
 

@@ -27,9 +27,7 @@ MEASURES = {
     16: "debugging",
     23: "applications",
 }
-"""Who extends a register on a PC (TCG PC Client, UAPI TPM2 PCR registry); 17 to 22 belong to the dynamic
-launch.
-"""
+"""What a PC measures where (TCG PC Client, UAPI TPM2 PCR registry); 17 to 22 are the dynamic launch's."""
 
 _BANK_BY_DIGITS = {2 * size: bank for bank, size in BANKS.items()}
 

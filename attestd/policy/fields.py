@@ -47,9 +47,7 @@ def later(path: str, what: str) -> PolicyError:
 
 
 class Fields:
-    """One table of the document, whose unknown keys have been refused; `path` is empty for the document
-    itself.
-    """
+    """One table of the document, whose keys are known ones; `path` is empty for the document itself."""
 
     __slots__ = ("_values", "path")
 
