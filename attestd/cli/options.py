@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from attestd.cli.failures import Unusable
 from attestd.config import Config, environment, load_config
+
+if TYPE_CHECKING:
+    from attestd.issue.keys import KeyRing
+    from attestd.store.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,7 +44,7 @@ def print_object(value: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Says on stderr what takes long, while it does, and that it ended; silent where stderr is no terminal."""
+    """Says on stderr what takes long, while it does, and how it ended; silent if stderr is no terminal."""
     shown = sys.stderr.isatty()
     if shown:
         click.echo(f"{what} … ", err=True, nl=False)
@@ -50,6 +55,40 @@ def progress(what: str) -> Iterator[None]:
     finally:
         if shown:
             click.echo(done, err=True)
+
+
+@contextmanager
+def store_of(config: Config) -> Iterator[Store]:
+    """The configured store with this version's tables, closed at the end. A missing file is not made here."""
+    from attestd.store.store import Store
+
+    require_database(config)
+    store = Store.open(config.database)
+    try:
+        store.migrate()
+        yield store
+    finally:
+        store.close()
+
+
+def require_database(config: Config) -> None:
+    """SQLite would make a missing file; a wrong path must be told instead."""
+    scheme, _, path = config.database.partition(":")
+    if scheme == "sqlite" and not Path(path).is_file():
+        why = "there is no database; make one with `attestd init`, or correct the path"
+        raise Unusable(f"{path}: {why} in {config.path}")
+
+
+def keyring_of(config: Config, store: Store) -> KeyRing:
+    """The signing keys of this directory with their states in the store."""
+    from attestd.issue.keys import KeyRing
+    from attestd.store import signing_keys
+
+    return KeyRing(
+        config.keys,
+        trust_domain=config.trust_domain,
+        read_states=lambda: store.read(signing_keys.list_all),
+    )
 
 
 def _load(ctx: click.Context, _: click.Parameter, named: str | None) -> Config | None:
