@@ -1,0 +1,96 @@
+"""Which credentials were issued, on what do they rest, and are they still good?"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from attestd.store.engine import Transaction, Value
+from attestd.store.rows import insert
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """One credential, known by what identifies it: the token itself and its key are not kept.
+
+    Times in milliseconds.
+    """
+
+    credential_id: str
+    """The certificate's serial number in hex, or the token's `jti`."""
+    attestation_id: str
+    device_id: str
+    agent: str
+    format: str
+    spiffe_id: str
+    key_thumbprint: str | None
+    """RFC 7638, of the bound key; None for a credential that is bound to none."""
+    issued_at: int
+    expires_at: int
+    reset_count: int
+    restart_count: int
+    policy_name: str
+    policy_version: int
+    root_sha256: str | None
+    """The trusted root that vouched for the device's TPM, if one did."""
+    revoked_at: int | None = None
+    revoked_reason: str | None = None
+
+    def is_live(self, now: int) -> bool:
+        """Neither expired nor ended early."""
+        return self.revoked_at is None and now < self.expires_at
+
+
+def insert_all(tx: Transaction, credentials: Sequence[Issued]) -> None:
+    """Record what is about to be handed out, before it is."""
+    for credential in credentials:
+        insert(tx, "credentials", asdict(credential))
+
+
+def get(tx: Transaction, credential_id: str) -> Issued | None:
+    row = tx.execute("SELECT * FROM credentials WHERE credential_id = ?", (credential_id,)).fetchone()
+    return None if row is None else Issued(**row)
+
+
+def list_for_device(tx: Transaction, device_id: str, *, live_at: int | None = None) -> list[Issued]:
+    """A device's credentials in the order of their issue; with `live_at` only those that are good then."""
+    rows = tx.execute(
+        "SELECT * FROM credentials WHERE device_id = ? ORDER BY issued_at, credential_id", (device_id,)
+    ).fetchall()
+    found = [Issued(**row) for row in rows]
+    return found if live_at is None else [each for each in found if each.is_live(live_at)]
+
+
+def count_live(tx: Transaction, now: int) -> int:
+    """Credentials that are good now."""
+    row = tx.execute(
+        "SELECT COUNT(*) AS n FROM credentials WHERE expires_at > ? AND revoked_at IS NULL", (now,)
+    ).fetchone()
+    return int(row["n"])
+
+
+def end_for_device(
+    tx: Transaction, device_id: str, *, reason: str, now: int, except_boot: tuple[int, int] | None = None
+) -> int:
+    """End a device's live credentials, or all but one boot's (reset, restart count); returns how many."""
+    where, parameters = "device_id = ?", [device_id]
+    if except_boot is None:
+        return _end(tx, where, parameters, reason=reason, now=now)
+    where += " AND NOT (reset_count = ? AND restart_count = ?)"
+    return _end(tx, where, [*parameters, *except_boot], reason=reason, now=now)
+
+
+def end_for_root(tx: Transaction, root_sha256: str, *, reason: str, now: int) -> int:
+    """End the live credentials of every device for which this root vouched; returns how many."""
+    return _end(tx, "root_sha256 = ?", [root_sha256], reason=reason, now=now)
+
+
+def purge(tx: Transaction, before: int) -> int:
+    """Forget credentials that expired before that time; the audit still has them. Returns how many."""
+    return tx.execute("DELETE FROM credentials WHERE expires_at < ?", (before,)).rowcount
+
+
+def _end(tx: Transaction, where: str, parameters: Sequence[Value], *, reason: str, now: int) -> int:
+    return tx.execute(
+        f"""UPDATE credentials SET revoked_at = ?, revoked_reason = ?
+        WHERE {where} AND revoked_at IS NULL AND expires_at > ?""",
+        (now, reason, *parameters, now),
+    ).rowcount

@@ -1,0 +1,124 @@
+"""How is the store kept in one file, for a service of one process?"""
+
+import os
+import sqlite3
+from typing import Any
+
+from sqlite_utils import Database
+
+from attestd.store.engine import Row, T, Work
+from attestd.store.errors import StoreUnavailable
+from attestd.store.group import GroupCommit
+from attestd.store.process import PerProcess
+
+_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
+class SqliteEngine:
+    """A file in WAL mode, every commit on the disk before it counts.
+
+    `patience`: seconds to wait for a lock.
+    """
+
+    def __init__(self, path: str, *, patience: float = 5.0) -> None:
+        self._here = PerProcess(lambda: _Connections(path, patience), _Connections.close)
+
+    def write(self, work: Work[T]) -> T:
+        try:
+            return self._here.get().group.write(work)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def read(self, work: Work[T]) -> T:
+        try:
+            return self._here.get().read(work)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def close(self) -> None:
+        self._here.close()
+
+
+class _Connections:
+    """One process's connections: the writer, and as many readers as have read at once."""
+
+    def __init__(self, path: str, patience: float) -> None:
+        self._path = path
+        self._patience = patience
+        self._writer: Database | None = None
+        self._idle: list[Database] = []
+        self.group = GroupCommit(self._write_connection, patience=patience)
+
+    def read(self, work: Work[T]) -> T:
+        try:
+            database = self._idle.pop()
+        except IndexError:
+            database = self._connect()
+            database.conn.execute("PRAGMA query_only = ON")
+            # Damaged text is still read, so that `audit verify` can say which record it is.
+            database.conn.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        try:
+            database.conn.execute("BEGIN")
+            return work(database.conn)
+        finally:
+            if database.conn.in_transaction:
+                database.conn.execute("ROLLBACK")
+            self._idle.append(database)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write_connection(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = self._connect()
+        return self._writer.conn
+
+    def _connect(self) -> Database:
+        # Made here if it is not there, so that nobody else can read it; SQLite's files beside it follow suit.
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
+        connection = sqlite3.connect(
+            self._path,
+            timeout=self._patience,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.row_factory = _as_dict
+        database = Database(connection, execute_plugins=False)
+        database.enable_wal()
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return database
+
+
+def _as_dict(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
+    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    """StoreUnavailable for what time or an operator can heal; anything else is our mistake and stays itself."""
+    # The low byte is the primary code. Errors of the module itself ("closed database") have none.
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None or code & 0xFF in _UNAVAILABLE:
+        return StoreUnavailable(str(error))
+    return error
