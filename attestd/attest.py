@@ -1,0 +1,85 @@
+"""How did this machine boot, and what does it get for it? One attestation, from bytes to credentials.
+
+    claim      1  well formed: request, quote, keys                          structures          400
+    prove      2  nonce ours, AK's signature, extraData = SHA-256(request)   tpm.verify          403 attestation_failed
+               3  not expired, device not too fast                                               409, 429
+    record     4  nonce spent and intent recorded                            store, one transaction
+               5  banned, pending, root withdrawn?
+    judge      6  registers, certified keys, key proofs                      tpm.verify          403 evidence_incomplete
+               7  newer than what was judged before; policy                  policy              409, 403
+    grant      8  entitled to all that was asked                             grant               403 not_entitled
+               9  credentials and sealed keys                                grant → issue, seal
+    record    10  issue and audit recorded, if all is still as judged        store, one transaction
+"""
+
+from typing import Any
+
+from attestd.round.case import Case
+from attestd.round.claim import read_claim
+from attestd.round.intent import open_case
+from attestd.clock import rfc3339
+from attestd.grant import entitle
+from attestd.round.judge import Judgement, judge
+from attestd.round.mint import Minted, mint
+from attestd.round.outcome import issue_case, refuse_case
+from attestd.policy.challenge import challenge_selection
+from attestd.protocol import AttestationBody, ChallengeBody
+from attestd.round.prove import Proven, check_fresh, prove
+from attestd.service import Service
+from attestd.wire import Problem, b64encode
+
+
+def challenge(service: Service, body: ChallengeBody, *, now: int, request_id: str) -> dict[str, Any]:
+    """Answer 201: a nonce for this device and the registers to quote. Writes nothing; the same for who exists and who does not."""
+    policies = service.store.read(service.policies.active)
+    return {
+        "nonce": b64encode(service.nonces.issue(body.device_id, now=now)),
+        "expires_at": rfc3339(now + service.config.limits.nonce_ttl * 1000),
+        "pcr_selection": [
+            {"bank": bank, "pcrs": list(registers)} for bank, registers in challenge_selection(policies.documents)
+        ],
+        "event_log": False,
+        "ima_log": False,
+    }
+
+
+def attest(service: Service, body: AttestationBody, *, now: int, request_id: str) -> dict[str, Any]:
+    """Answer 200: the attestation result and everything that was asked for; or a Problem, and nothing."""
+    claim = read_claim(body)  # 1
+    proven = prove(service, claim)  # 2
+    check_fresh(service, proven, now=now)  # 3
+    case = open_case(service, claim, proven, now=now, request_id=request_id)  # 4, 5
+    judgement: Judgement | None = None
+    try:
+        judgement = judge(case)  # 6
+        judgement.require_acceptance()  # 7
+        entitlement = entitle(  # 8
+            judgement.policy.document,
+            claim,
+            case.device,
+            keys=judgement.keys,
+            trust_domain=service.config.trust_domain,
+        )
+    except Problem as problem:
+        refuse_case(service, case, judgement, problem, now=now)
+        raise
+    minted = mint(service, case, judgement, entitlement, now=now)  # 9
+    versions = issue_case(service, case, judgement, minted, now=now)  # 10
+    return _answer(case, judgement, minted, versions)
+
+
+def _answer(case: Case, judgement: Judgement, minted: Minted, versions: tuple[int, ...]) -> dict[str, Any]:
+    policy = judgement.policy
+    return {
+        "attestation_id": case.attestation_id,
+        "verdict": "accepted",
+        "policy": {"name": policy.document.name, "version": policy.version, "digest": policy.document.digest},
+        "result": minted.result,
+        "credentials": [credential.told() for credential in minted.credentials],
+        "sealed_keys": [
+            sealed.told(version) for sealed, version in zip(minted.sealed_keys, versions, strict=True)
+        ],
+        "renew_after": rfc3339(minted.renew_after),
+        "known_event_log": None,
+        "ima_next": None,
+    }
