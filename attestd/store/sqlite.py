@@ -103,9 +103,10 @@ class _Connections:
             check_same_thread=False,
             cached_statements=256,
         )
-        connection.row_factory = _as_dict
         database = Database(connection, execute_plugins=False)
         database.enable_wal()
+        # Only now: sqlite-utils takes the columns of its own rows by their place.
+        connection.row_factory = _as_dict
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         return database
