@@ -6,7 +6,7 @@ nothing else. TLS handshakes, reading and writing all work this way.
 
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import Final
 
@@ -14,6 +14,7 @@ from attestd.web.framing import Framing, Incoming, RawRequest
 from attestd.wire import Problem
 
 _PIECE: Final = 64 * 1024
+_TURNS: Final = 64
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -39,9 +40,10 @@ class Connection:
 
     __slots__ = (
         "_answer",
-        "_encrypted",
+        "_greeted",
         "client",
         "deadline",
+        "idle",
         "incoming",
         "keep",
         "listener",
@@ -69,10 +71,11 @@ class Connection:
         self.incoming = Incoming(cap_of)
         self.phase = Phase.READING
         self.deadline = 0.0
+        self.idle = False  # kept, and nothing of a next request has come
         self.keep = False
         self.request: RawRequest | None = None
         self.refusal: Problem | None = None
-        self._encrypted = context is None
+        self._greeted = context is None
         self._answer = b""
 
     @property
@@ -94,7 +97,7 @@ class Connection:
             return Step.AWAIT_WRITE
 
     def answer(self, data: bytes, *, keep: bool) -> None:
-        """Send as much as the kernel takes at once; the loop does the rest. Called by the thread that works."""
+        """Hand over the answer and drop the request; `advance` sends it. Called by the thread that works."""
         self._answer, self.keep, self.phase = data, keep, Phase.WRITING
         self.request = self.refusal = None
 
@@ -107,11 +110,11 @@ class Connection:
         self.sock.shutdown(socket.SHUT_WR)
 
     def _read(self) -> Step:
-        if not self._encrypted:
+        if not self._greeted:
             assert isinstance(self.sock, ssl.SSLSocket)
             self.sock.do_handshake()
-            self._encrypted = True
-        while True:
+            self._greeted = True
+        for _ in self._turns():
             framing = self.incoming.advance()
             if framing is not Framing.MORE:
                 self._cut(framing)
@@ -122,6 +125,14 @@ class Connection:
             if not data:
                 return self._ended()
             self.incoming.feed(data)
+        return Step.AWAIT_READ
+
+    def _turns(self) -> Iterator[None]:
+        """So many pieces that others get their turn; what TLS holds decrypted wakes no poller."""
+        for _ in range(_TURNS):
+            yield
+        while isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            yield
 
     def _cut(self, framing: Framing) -> None:
         self.phase = Phase.WORKING
@@ -150,6 +161,7 @@ class Connection:
         return Step.SENT
 
     def _discard(self) -> Step:
-        while self.sock.recv(_PIECE):
-            pass
-        return Step.GONE
+        for _ in range(_TURNS):
+            if not self.sock.recv(_PIECE):
+                return Step.GONE
+        return Step.AWAIT_READ

@@ -11,7 +11,7 @@ from tpm.errors import PolicyError
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One address. Without a certificate it speaks plain HTTP; with `client_ca` (PEM) every client needs one."""
+    """One address. Without a certificate it speaks plain HTTP; with `client_ca` (PEM) clients need one."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ def _server_context(certificate: Path, key: Path | None, client_ca: str | None) 
 
 
 def listeners_of(config: Config) -> tuple[Listener, ...]:
-    """The configured address, refused if others could reach it unprotected: the file may be a test's own object."""
+    """The configured address; PolicyError if others could reach it unprotected."""
     tls = config.tls
     if not is_loopback(config.host) and tls.certificate is None and not tls.behind_proxy:
         detail = (

@@ -1,0 +1,27 @@
+"""How do I run the service?"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from attestd.app import VERBS, build_service
+from attestd.cli.options import config_option
+from attestd.config import Config
+from attestd.web.application import create_web
+from attestd.web.listeners import listeners_of
+from attestd.web.server import Parts, serve
+
+
+@click.command()
+@config_option
+def command(config: Config) -> None:
+    """Run the service in the foreground until SIGTERM; SIGHUP reloads its certificates.
+
+    Logs go to stderr: JSON lines, or short lines on a terminal. Anything but loopback needs [tls] certificate
+    and key, or behind_proxy = true with a proxy in front.
+    """
+    parts = Parts(build_service, lambda service, metrics: create_web(service, VERBS, metrics=metrics))
+    status = serve(config, parts, listeners_of(config))
+    sys.exit(1 if status else 0)
