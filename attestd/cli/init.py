@@ -18,14 +18,14 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from attestd.cli.administration import administration
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import admin_event, keyring_of, progress
+from attestd.cli.options import keyring_of, progress
 from attestd.clock import now_ms
 from attestd.config import Config, load_config
-from attestd.issue.audit_keys import audit_signer
 from attestd.issue.key_files import ALGORITHMS, read_key_files
 from attestd.issue.keys import create_keys
-from attestd.store import audit, signing_keys
+from attestd.store import signing_keys
 from attestd.store.engine import Transaction
 from attestd.store.signing_keys import SigningKey
 from attestd.store.store import Store
@@ -143,11 +143,17 @@ def _make_database(config: Config) -> None:
     try:
         store.migrate()
         store.write(lambda tx: _register_keys(tx, config, now))
-        signer = audit_signer(keyring_of(config, store).at(now))
-        event = admin_event("init", {"trust_domain": config.trust_domain})
-        store.write(lambda tx: audit.append(tx, signer, event, chain=None, now=now))
     finally:
         store.close()
+    with administration(config) as admin:
+        fingerprint = keyring_of(config, admin.store).fingerprint()
+        admin.change(lambda tx: _record(tx, admin, fingerprint, config.trust_domain))
+
+
+def _record(tx: Transaction, admin: Administration, fingerprint: str, trust_domain: str) -> None:
+    """Every replica of this service must hold these keys; who made them is the first audit record."""
+    meta.agree_on_key(tx, "keys", fingerprint)
+    admin.record(tx, "init", trust_domain=trust_domain, keys=fingerprint)
 
 
 def _register_keys(tx: Transaction, config: Config, now: int) -> None:
