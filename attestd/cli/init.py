@@ -18,14 +18,14 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from attestd.cli.administration import administration
+from attestd.cli.administration import Administration, administration
 from attestd.cli.failures import Failure, Unusable
 from attestd.cli.options import keyring_of, progress
 from attestd.clock import now_ms
 from attestd.config import Config, load_config
 from attestd.issue.key_files import ALGORITHMS, read_key_files
 from attestd.issue.keys import create_keys
-from attestd.store import signing_keys
+from attestd.store import meta, signing_keys
 from attestd.store.engine import Transaction
 from attestd.store.signing_keys import SigningKey
 from attestd.store.store import Store
