@@ -153,7 +153,7 @@ def _make_database(config: Config) -> None:
 def _record(tx: Transaction, admin: Administration, fingerprint: str, trust_domain: str) -> None:
     """Every replica of this service must hold these keys; who made them is the first audit record."""
     meta.agree_on_key(tx, "keys", fingerprint)
-    admin.record(tx, "init", trust_domain=trust_domain, keys=fingerprint)
+    admin.record(tx, "init", {"trust_domain": trust_domain, "keys": fingerprint})
 
 
 def _register_keys(tx: Transaction, config: Config, now: int) -> None:

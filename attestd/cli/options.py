@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from attestd.config import Config, environment, load_config
 
 if TYPE_CHECKING:
     from attestd.issue.keys import KeyRing
+    from attestd.store.audit import AuditEvent
     from attestd.store.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -89,6 +92,25 @@ def keyring_of(config: Config, store: Store) -> KeyRing:
         trust_domain=config.trust_domain,
         read_states=lambda: store.read(signing_keys.list_all),
     )
+
+
+def admin_event(verb: str, details: Mapping[str, Any], *, device_id: str | None = None) -> AuditEvent:
+    """The record of what an operator did, for the transaction that does it; `verb` like "device ban".
+
+    Who it was is the system's user, whom nothing here has authenticated beyond that.
+    """
+    from attestd.store.audit import AuditEvent
+
+    told = {"verb": verb, "by": operator(), **details}
+    return AuditEvent(event="admin", decision="accepted", device_id=device_id, details=told)
+
+
+def operator() -> str:
+    """The name of the user who runs this command, or the number where it has no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _load(ctx: click.Context, _: click.Parameter, named: str | None) -> Config | None:
