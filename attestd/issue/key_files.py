@@ -173,12 +173,13 @@ def _is_companion(name: str) -> bool:
 def _read_key(directory: Path, *, use: str, kid: str) -> KeyFile:
     path = directory / f"{use}-{kid}.pem"
     try:
-        private_key = load_pem_private_key(_read(path), password=None)
+        loaded = load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise PolicyError(
             "key_file_unreadable", f"{path} is no unencrypted PKCS#8 key; restore it, or remove it"
         ) from None
-    if not _suits(private_key, use) or kid_of(private_key) != kid:
+    private_key = _of_use(loaded, use)
+    if private_key is None or kid_of(private_key) != kid:
         raise PolicyError("key_file_name", f"{path} holds another key than its name says; restore it")
     authority = _read_authority(directory / f"x509-{kid}.crt.pem", private_key) if use == "x509" else None
     return KeyFile(use, kid, private_key, authority)
@@ -198,14 +199,17 @@ def _read_authority(path: Path, private_key: PrivateKey) -> Authority:
     return authority
 
 
-def _suits(private_key: object, use: str) -> bool:
-    if isinstance(private_key, ec.EllipticCurvePrivateKey):
-        return private_key.curve.name == "secp256r1"
-    return (
+def _of_use(private_key: object, use: str) -> PrivateKey | None:
+    """The key if a key of this use may be one like it."""
+    if isinstance(private_key, ec.EllipticCurvePrivateKey) and private_key.curve.name == "secp256r1":
+        return private_key
+    if (
         isinstance(private_key, rsa.RSAPrivateKey)
         and "RS256" in ALGORITHMS[use]
         and private_key.key_size >= 2048
-    )
+    ):
+        return private_key
+    return None
 
 
 def _read_nonce_key(path: Path) -> bytes:

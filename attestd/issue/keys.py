@@ -26,8 +26,7 @@ STATE_AGE_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys at one moment. The same object as long as nothing changes, so that what is made of it can be
-    kept beside it."""
+    """The keys at one moment."""
 
     states: tuple[KeyState, ...]
     signers: Mapping[str, Signer] = field(repr=False)
@@ -39,7 +38,7 @@ class Keys:
         """The key that signs for this use; Problem `unavailable` when there is none here."""
         state = rotation.signing(self.states, use)
         if state is None or state.kid not in self.signers:
-            raise Problem("unavailable", f"no key for {use} can sign on this replica", cause="no_signing_key")
+            raise Problem("unavailable", f"no key for {use} can sign on this replica", cause="no_key")
         return self.signers[state.kid]
 
     def published(self, use: str) -> tuple[Signer, ...]:
@@ -48,7 +47,7 @@ class Keys:
         return tuple(self.signers[state.kid] for state in states if state.kid in self.signers)
 
     def of_use(self, use: str) -> tuple[Signer, ...]:
-        """Every key of this use that is here, retired ones too: what is kept for ever is verified with these."""
+        """Every key of this use that is here, retired ones too; they verify what is kept for ever."""
         return tuple(signer for signer in self.signers.values() if signer.use == use)
 
     def holds(self, jwk: Mapping[str, str]) -> bool:
@@ -99,22 +98,23 @@ class KeyRing:
             # A key that was added while we run: its file is there before its state is.
             self._files = self._read_files()
             keys = _join(states, self._files)
-        return self._keys if keys == self._keys and self._keys is not None else keys
+        return keys
 
     def _read_files(self) -> KeyFiles:
         files = read_key_files(self._directory)
         for key in files.keys:
             if key.authority is not None and key.authority.trust_domain != self._trust_domain:
-                raise PolicyError(
-                    "ca_certificate",
-                    f"the certificate of {key.kid} is for {key.authority.trust_domain}, not for {self._trust_domain}",
-                )
+                other = key.authority.trust_domain
+                detail = f"the certificate of {key.kid} is for {other}, not for {self._trust_domain}"
+                raise PolicyError("ca_certificate", detail)
         return files
 
 
 def create_keys(directory: Path, *, trust_domain: str, now: int) -> tuple[tuple[str, str, str], ...]:
-    """Make the directory with one key for each use; (use, kid, alg) of each, for the store. FileExistsError
-    if it exists."""
+    """Make the directory with one key for each use; (use, kid, alg) of each, for the store.
+
+    FileExistsError if it exists.
+    """
     create_directory(directory)
     made = []
     for use, (alg, *_) in ALGORITHMS.items():
@@ -130,7 +130,7 @@ def _join(states: tuple[KeyState, ...], files: KeyFiles) -> Keys:
         for state in states
         if state.kid in by_kid and by_kid[state.kid].use == state.use
     }
-    missing = tuple(state.kid for state in states if state.kid not in signers and state.retired_at is None)
+    missing = tuple(state.kid for state in states if state.kid not in signers and state.state != "retired")
     return Keys(states, signers, missing)
 
 

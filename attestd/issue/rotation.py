@@ -27,69 +27,61 @@ class KeyState(Protocol):
     @property
     def alg(self) -> str: ...
     @property
-    def published_at(self) -> int: ...
+    def state(self) -> str:
+        """`published`, `active` or `retired`; of each use at most one key is active."""
+        ...
+
     @property
-    def activated_at(self) -> int | None: ...
+    def published_at(self) -> int: ...
     @property
     def retired_at(self) -> int | None: ...
     @property
     def last_expiry(self) -> int:
-        """When the last credential that it signed ends; 0 if it has signed none that ends."""
+        """Nothing that it signed lives longer than this; 0 if it has signed nothing that ends."""
         ...
 
 
 def signing(states: Iterable[KeyState], use: str) -> KeyState | None:
-    """The one key of this use that signs: of those not retired, the one activated last."""
-    candidates = [state for state in states if state.use == use and state.retired_at is None]
-    return max(
-        (state for state in candidates if state.activated_at is not None),
-        key=lambda state: (state.activated_at, state.kid),
-        default=None,
-    )
+    """The key of this use that signs; None where there is none, or where there is more than one to choose
+    from."""
+    active = [state for state in states if state.use == use and state.state == "active"]
+    return active[0] if len(active) == 1 else None
 
 
 def published(states: Iterable[KeyState], use: str) -> tuple[KeyState, ...]:
     """The keys that relying parties are to know, in the order of their publication."""
-    found = (state for state in states if state.use == use and state.retired_at is None)
+    found = (state for state in states if state.use == use and state.state != "retired")
     return tuple(sorted(found, key=lambda state: (state.published_at, state.kid)))
 
 
-def condition(states: Iterable[KeyState], state: KeyState) -> str:
-    """`published`, `active` or `retired`, for people."""
-    if state.retired_at is not None:
-        return "retired"
-    signs = signing(states, state.use)
-    return "active" if signs is not None and signs.kid == state.kid else "published"
-
-
 def may_activate(state: KeyState, *, now: int, at_once: bool) -> None:
-    """PolicyError `key_retired`, or `key_too_new` while caches may not know the key yet unless `at_once`."""
-    if state.retired_at is not None:
+    """PolicyError `key_retired`, `key_signs`, or `key_too_new` while caches may not know the key, unless
+    `at_once`."""
+    if state.state == "retired":
         raise PolicyError("key_retired", f"{state.kid} is retired and signs nothing again; add a new key")
-    wait = (state.published_at + PUBLISH_SECONDS * 1000 - now + 999) // 1000
+    if state.state == "active":
+        raise PolicyError("key_signs", f"{state.kid} signs everything for {state.use} already")
+    wait = _seconds_until(state.published_at + PUBLISH_SECONDS * 1000, now)
     if wait > 0 and not at_once:
         raise PolicyError(
             "key_too_new",
-            f"{state.kid} was published less than {PUBLISH_SECONDS} s ago and caches may not know it: try again in "
-            f"{wait} s, or say --now and accept that some relying parties refuse what it signs for a while",
+            f"{state.kid} was published less than {PUBLISH_SECONDS} s ago and caches may not know it: try "
+            f"again in {wait} s, or say --now and accept that some relying parties refuse it at first",
         )
 
 
-def may_retire(states: Iterable[KeyState], state: KeyState, *, now: int) -> None:
+def may_retire(state: KeyState, *, now: int) -> None:
     """PolicyError `key_retired`, `key_signs` for the key of its use that signs, `key_in_use` while a
     credential that it signed is alive."""
-    known = tuple(states)
-    if state.retired_at is not None:
+    if state.state == "retired":
         raise PolicyError("key_retired", f"{state.kid} is retired already")
-    if condition(known, state) == "active":
+    if state.state == "active":
         raise PolicyError(
-            "key_signs", f"{state.kid} signs everything for {state.use}: activate another key first"
+            "key_signs", f"{state.kid} signs everything for {state.use}: activate another first"
         )
     if state.last_expiry > now:
-        wait = (state.last_expiry - now + 999) // 1000
-        raise PolicyError(
-            "key_in_use", f"credentials that {state.kid} signed live for {wait} s more: retire it then"
-        )
+        wait = _seconds_until(state.last_expiry, now)
+        raise PolicyError("key_in_use", f"what {state.kid} signed lives for {wait} s more: retire it then")
 
 
 def sequence(states: Iterable[KeyState], uses: Iterable[str]) -> int:
@@ -108,3 +100,7 @@ def moment_of_change(states: Iterable[KeyState], *, now: int) -> int:
     """The time under which a change of the published keys is to be recorded: `now`, or later than every
     change before."""
     return max([now, *(max(state.published_at, state.retired_at or 0) + 1 for state in states)])
+
+
+def _seconds_until(moment: int, now: int) -> int:
+    return -((now - moment) // 1000)
