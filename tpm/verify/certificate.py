@@ -7,6 +7,7 @@ tpm.verify.endorsement.
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -33,8 +34,10 @@ CERTIFICATE_POLICIES = "2.5.29.32"
 _SUBJECT_LIMIT = 200
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
                x509.UnsupportedGeneralNameType)  # fmt: skip
-_SEQUENCE = 0x30
 _EXPLICIT_VERSION = 0xA0
+
+# Genuine certificates have names longer than X.520 allows, and what others send is no news for our log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"tpm\.verify\.certificate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +131,17 @@ def _read_with_cryptography(raw: bytes) -> Certificate:
     key_identifier = _extension(extensions, x509.SubjectKeyIdentifier)
     issuer_key = _extension(extensions, x509.AuthorityKeyIdentifier)
     alternative = _extension(extensions, x509.SubjectAlternativeName)
+    subject, issuer = found.subject, found.issuer
     scheme = found.signature_algorithm_parameters
     primitive = found.signature_hash_algorithm
     return Certificate(
         raw=raw,
         sha256=hashlib.sha256(raw).hexdigest(),
         version=found.version.value + 1,
-        title=_title(found.subject),
-        issuer_title=_title(found.issuer),
-        subject=found.subject.public_bytes(),
-        issuer=found.issuer.public_bytes(),
+        title=_title(subject),
+        issuer_title=_title(issuer),
+        subject=subject.public_bytes(),
+        issuer=issuer.public_bytes(),
         not_before=found.not_valid_before_utc,
         not_after=found.not_valid_after_utc,
         key=key,
@@ -146,7 +150,7 @@ def _read_with_cryptography(raw: bytes) -> Certificate:
         usages=_usages(_extension(extensions, x509.KeyUsage)),
         purposes=None if purposes is None else frozenset(purpose.dotted_string for purpose in purposes),
         critical=frozenset(extension.oid.dotted_string for extension in extensions if extension.critical),
-        subject_attributes=_attributes(found.subject),
+        subject_attributes=_attributes(subject),
         alternative_names=None if alternative is None else _directory_names(alternative),
         key_identifier=None if key_identifier is None else key_identifier.digest,
         issuer_key_identifier=None if issuer_key is None else issuer_key.key_identifier,

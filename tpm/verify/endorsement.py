@@ -94,7 +94,7 @@ def verify_endorsement(
 
 
 def contradicts(error: EvidenceError) -> bool:
-    """Is the certificate at fault, so that no admission mode may take the device? False: its maker is unknown."""
+    """Is the certificate at fault, so that no mode may admit the device? False: its maker is unknown."""
     return error.reason != UNTRUSTED
 
 

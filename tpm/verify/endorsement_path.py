@@ -84,7 +84,7 @@ def find_path(
 
 
 def check_authority(certificate: Certificate, *, below: int, now: datetime) -> None:
-    """EvidenceError unless it may sign EK certificates with `below` authorities between itself and the leaf."""
+    """EvidenceError unless it may sign EK certificates with `below` authorities between it and the leaf."""
     # 1. It is a certification authority and not an end entity.
     if certificate.version != 3 or not certificate.is_ca:
         raise _unfit(certificate, "is no certification authority")
@@ -130,7 +130,7 @@ def _named_issuers(
 
 
 def _is_link(path: Sequence[Certificate], issuer: Certificate, *, trusted: bool, now: datetime) -> bool:
-    """Does it continue the path? False where it only shares the issuer's name; EvidenceError where it lies."""
+    """Does it continue the path? False where it only shares a name with it; EvidenceError where it lies."""
     # The key's strength comes first: it bounds what the signature check may cost.
     check_strength(issuer.key, whose=issuer.title)
     if not is_signed_by(path[-1], issuer.key):

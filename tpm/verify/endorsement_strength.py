@@ -13,7 +13,7 @@ CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 
 
 def check_strength(key: PublicKey, *, whose: str) -> None:
-    """EvidenceError "weak_key" unless it is RSA of at least 2048 bits with e = 65537, or on P-256, 384 or 521.
+    """EvidenceError "weak_key" unless it is RSA of 2048 bits or more with e = 65537, or on P-256, 384, 521.
 
     `whose` names the key in the error. Primality and shared factors are not checked: nobody can see them from
     here.
