@@ -23,7 +23,15 @@ GROUND = (
     "attestd.wire",
 )
 RIM = (*GROUND, "attestd.config", "attestd.limits", "attestd.nonce", "attestd.protocol")
-PARTS = (*RIM, *EVIDENCE, "attestd.issue", "attestd.policy", "attestd.store", "attestd.trust")
+PARTS = (
+    *RIM,
+    *EVIDENCE,
+    "attestd.exposure",
+    "attestd.issue",
+    "attestd.policy",
+    "attestd.store",
+    "attestd.trust",
+)
 VERBS = ("attestd.service", "attestd.round", "attestd.grant", "attestd.enroll", "attestd.attest")
 """The service's steps in the order in which they may know each other: each imports only those before it."""
 
@@ -51,6 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.issue": (*GROUND, *EVIDENCE),
     "attestd.policy": (*GROUND, *EVIDENCE),
     "attestd.trust": (*GROUND, *EVIDENCE),
+    "attestd.exposure": (*GROUND, *EVIDENCE, "attestd.config"),
     # store, issue, policy <- service <- grant, enroll <- attest <- web <- app <- cli
     **{verb: (*PARTS, *VERBS[:rank]) for rank, verb in enumerate(VERBS)},
     "attestd.web": (*PARTS, *VERBS),

@@ -19,6 +19,7 @@ from attestd.cli.options import config_option, json_option, keyring_of, require_
 from attestd.cli.report import Check, Line, lines_of, tell
 from attestd.clock import now_ms, rfc3339
 from attestd.config import Config
+from attestd.exposure import emulators_of, refuse_exposed_emulators
 from attestd.issue.key_files import ALGORITHMS, read_key_files
 from attestd.policy.document import load_policy
 from attestd.store import meta, policies
@@ -128,7 +129,11 @@ def _ek_roots(config: Config) -> Iterator[Line]:
         detail = f"{config.admission.ek_roots} is empty: nobody is trusted; `attestd ek-roots import FILE`"
         yield Line("warning", "ek-roots", detail)
         return
-    yield Line("ok", "ek-roots", f"{config.admission.ek_roots}: {len(roots)} makers' roots")
+    certificates = [root.certificate for root in roots]
+    refuse_exposed_emulators(config, certificates)
+    for emulator in emulators_of(certificates):
+        yield Line("warning", "ek-roots", f"{emulator.title} vouches for software TPMs; for tests only")
+    yield Line("ok", "ek-roots", f"{config.admission.ek_roots}: {len(roots)} roots")
 
 
 def _database(config: Config, store: Store, now: int) -> Iterator[Line]:

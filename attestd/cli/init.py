@@ -90,10 +90,10 @@ def command(directory: Path, trust_domain: str, listen: str, database: str) -> N
 
 
 def _refuse_used(directory: Path) -> None:
-    if (directory / CONFIGURATION).exists():
+    if os.path.lexists(directory / CONFIGURATION):
         raise Failure(f"{directory} has an {CONFIGURATION} already; choose another directory")
     for piece in _PIECES:
-        if (directory / piece).exists():
+        if os.path.lexists(directory / piece):
             raise Failure(f"{directory / piece} is there already; move it away, or choose another directory")
 
 
@@ -179,7 +179,7 @@ def _move(staging: Path, directory: Path) -> None:
     """Move what was made to its place, the configuration last."""
     pieces = [piece for piece in staging.iterdir() if piece.name != CONFIGURATION]
     for piece in pieces:
-        if (directory / piece.name).exists():
+        if os.path.lexists(directory / piece.name):
             raise Failure(f"{directory / piece.name} is there already; move it away, or choose another name")
     for piece in pieces:
         piece.rename(directory / piece.name)

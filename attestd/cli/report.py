@@ -26,11 +26,18 @@ class Line:
 Check = Callable[[], Iterable[Line]]
 
 
-def lines_of(checks: Iterable[tuple[str, Check]]) -> Iterator[Line]:
-    """Run the checks in turn; one that breaks off is a fault and does not keep the others from running."""
+def lines_of(
+    checks: Iterable[tuple[str, Check]], *, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[Line]:
+    """Run the checks in turn; one that breaks off is a fault and does not keep the others from running.
+
+    Exceptions in `passing` end the command instead.
+    """
     for name, check in checks:
         try:
             yield from check()
+        except passing:
+            raise
         except Exception as error:
             failure = failure_of(error)
             if failure is None:
