@@ -1,0 +1,73 @@
+"""What does a policy demand and give, in words and for programs?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attestd.policy.document import Policy
+from attestd.policy.explain import MEASURES
+from attestd.policy.registers import written
+
+
+def summary(policy: Policy) -> list[str]:
+    """One indented line for each thing that the policy says."""
+    lines = [_covers(policy)]
+    for register, values in policy.pcrs.items():
+        about = f" ({MEASURES[register]})" if register in MEASURES else ""
+        choice = "one value" if len(values) == 1 else f"one of {len(values)} values"
+        lines.append(f"  demands   {policy.bank} register {register}{about}: {choice}")
+    if policy.allow_unmeasured:
+        registers = ", ".join(map(str, sorted(policy.allow_unmeasured)))
+        lines.append(f"  allows    registers that nothing was measured into: {registers}")
+    if policy.on_reset == "reject":
+        lines.append("  demands   a new boot id for every TPM reset")
+    for grant in policy.grants:
+        key = "a key born in the TPM" if grant.key == "tpm" else "any key"
+        lines.append(f"  grants    {grant.agent}: {', '.join(grant.formats)} for {grant.ttl} s, {key}")
+        lines.append(f"            as {grant.spiffe_id.text}")
+    for seal in policy.seals:
+        lines.append(f"  seals     {seal.name}: {seal.kind} to registers {', '.join(map(str, seal.pcrs))}")
+    return [*lines, f"  tells     a refused device: {policy.disclose}"]
+
+
+def demands(policy: Policy) -> dict[str, Any]:
+    """The whole policy as JSON. Digests as the document writes them, times to live in seconds."""
+    match = policy.match
+    return {
+        "name": policy.name,
+        "digest": policy.digest,
+        "description": policy.description,
+        "bank": policy.bank,
+        "disclose": policy.disclose,
+        "match": {
+            "labels": {key: list(values) for key, values in match.labels.items()},
+            "manufacturers": list(match.manufacturers),
+        },
+        "pcrs": {
+            str(register): [written(policy.bank, value) for value in values]
+            for register, values in policy.pcrs.items()
+        },
+        "allow_unmeasured": sorted(policy.allow_unmeasured),
+        "clock": {"on_reset": policy.on_reset},
+        "needs": list(policy.needed()),
+        "grants": [
+            {
+                "agent": grant.agent,
+                "spiffe_id": grant.spiffe_id.text,
+                "formats": list(grant.formats),
+                "ttl": grant.ttl,
+                "key": grant.key,
+                "audiences": list(grant.audiences),
+            }
+            for grant in policy.grants
+        ],
+        "seals": [{"name": seal.name, "kind": seal.kind, "pcrs": list(seal.pcrs)} for seal in policy.seals],
+    }
+
+
+def _covers(policy: Policy) -> str:
+    match = policy.match
+    conditions = [f"{key} = {' or '.join(values)}" for key, values in match.labels.items()]
+    if match.manufacturers:
+        conditions.append(f"a TPM of {' or '.join(match.manufacturers)}")
+    return f"  covers    {' and '.join(conditions) or 'every device'}"
