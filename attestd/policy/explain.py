@@ -87,11 +87,14 @@ def _explain_other(finding: Finding, policy: str, expects: str) -> str:
                 "usual here."
             )
         case "key_not_proven":
-            return f"{finding.subject}: the device did not prove that it holds this key. Update its agent."
+            return (
+                f"{finding.subject}: nothing proves that the device holds this key ({_written(finding.found)}). "
+                "Update its agent and attest again."
+            )
         case "key_not_resident":
             return (
-                f"{finding.subject}: {policy} wants a key born in the TPM. Run attestd agent attest --key "
-                'tpm, or write key = "any" in the grant.'
+                f"{finding.subject}: this key was not born in the TPM for this use ({_written(finding.found)}). "
+                'Run attestd agent attest --key tpm, or write key = "any" in the grant.'
             )
         case _:
             return f"{finding.subject}: {finding.code}: {expects}."
