@@ -1,7 +1,8 @@
 """Is this service weakened in a way that others could use?
 
-What helps on a desk or in a test must not reach production unnoticed: every such mode is named where operators
-look, and a root that vouches for software TPMs keeps a service from starting where others can reach it.
+What helps on a desk or in a test must not reach production unnoticed: every such mode is named where
+operators look, and a root that vouches for software TPMs keeps a service from starting where others can
+reach it.
 """
 
 from collections.abc import Iterable
