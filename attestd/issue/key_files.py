@@ -139,6 +139,12 @@ def create_key(directory: Path, *, use: str, alg: str, trust_domain: str, now: i
     return key
 
 
+def remove_key(directory: Path, key: KeyFile) -> None:
+    """Take back what `create_key` wrote, the key before its certificate."""
+    (directory / f"{key.use}-{key.kid}.pem").unlink(missing_ok=True)
+    (directory / f"{key.use}-{key.kid}.crt.pem").unlink(missing_ok=True)
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a new file of mode 0600 that is there whole and on disk, or not at all; FileExistsError if it
     is there."""
@@ -238,9 +244,9 @@ def _check_closed(path: Path, status: os.stat_result | None) -> None:
     if status is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise PolicyError("key_file_unreadable", f"{path} is not there, or is neither a file nor a directory")
     if status.st_uid != os.geteuid():
-        raise PolicyError(
-            "key_file_owner", f"{path} belongs to user {status.st_uid}: chown it to {os.geteuid()}"
-        )
+        owner, user = status.st_uid, os.geteuid()
+        detail = f"{path} belongs to user {owner} and we are {user}: run this as its owner, or chown it"
+        raise PolicyError("key_file_owner", detail)
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
         wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"

@@ -1,5 +1,6 @@
 """Which keys does this service sign with, and which does it publish?"""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -95,9 +96,11 @@ class KeyRing:
     def _assemble(self, states: tuple[KeyState, ...]) -> Keys:
         keys = _join(states, self._files)
         if keys.missing:
-            # A key that was added while we run: its file is there before its state is.
-            self._files = self._read_files()
-            keys = _join(states, self._files)
+            # A key that was added while we run: its file is there before its state is. Where it is not, or
+            # is not as it must be, this replica is not ready, and goes on with what it has.
+            with contextlib.suppress(PolicyError):
+                self._files = self._read_files()
+                keys = _join(states, self._files)
         return keys
 
     def _read_files(self) -> KeyFiles:

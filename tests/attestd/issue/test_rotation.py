@@ -198,3 +198,18 @@ def test_mt_3_a_key_of_ours_is_known_as_such(tmp_path: Path) -> None:
     keys = ring.at(NOW)
     assert all(keys.holds(keys.signer(use).jwk) for use in ("x509", "jwt", "wit", "ear", "audit"))
     assert not keys.holds({**keys.signer("jwt").jwk, "x": keys.signer("jwt").jwk["y"]})
+
+
+def test_a_running_ring_goes_on_with_what_it_has_when_a_new_file_is_bad(tmp_path: Path) -> None:
+    """Whoever starts is refused; who runs is not ready, and issues with the keys that were good."""
+    ring, states = new_ring(tmp_path / "keys")
+    added = create_key(tmp_path / "keys", use="wit", alg="ES256", trust_domain=TRUST_DOMAIN, now=NOW)
+    states.rows.append(State(added.kid, use="wit", published_at=NOW))
+    path = tmp_path / "keys" / f"wit-{added.kid}.pem"
+    path.chmod(0o644)
+    keys = ring.at(NOW)
+    assert keys.missing == (added.kid,)
+    assert keys.signer("wit").kid != added.kid
+    assert refusal_of(open_ring, tmp_path / "keys", states) == "key_file_mode"
+    path.chmod(0o600)
+    assert ring.at(NOW + 1000).missing == ()

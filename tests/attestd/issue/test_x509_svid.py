@@ -155,7 +155,11 @@ def test_mt_5_no_leaf_outlives_its_ca(ca: Signer) -> None:
         issued(ca, issued_at=end - MINUTE, expires_at=end).not_valid_after_utc
         == certificate_of(ca).not_valid_after_utc
     )
-    for changes in ({"issued_at": end - MINUTE, "expires_at": end + 1000}, {"issued_at": NOW - MINUTE}):
+    wrong: list[dict[str, Any]] = [
+        {"issued_at": end - MINUTE, "expires_at": end + 1000},
+        {"issued_at": NOW - MINUTE},
+    ]
+    for changes in wrong:
         with pytest.raises(PolicyError) as caught:
             issued(ca, **changes)
         assert caught.value.reason == "issuer_expired"
