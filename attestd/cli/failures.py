@@ -76,9 +76,8 @@ def _of_ours(error: Exception) -> Failure:
 def _of_system(error: OSError | http.client.HTTPException) -> Failure:
     """A file that cannot be used, or a service that does not answer."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Failure(
-            f"the server's certificate is not trusted: {error.verify_message}; name its CA (--ca FILE)"
-        )
+        why = getattr(error, "verify_message", None) or error
+        return Failure(f"the server's certificate is not trusted: {why}; name its CA with --ca FILE")
     if isinstance(error, OSError) and error.filename and not isinstance(error, ConnectionError):
         return Unusable(f"{error.filename}: {error.strerror or error}; name a file that can be used")
     return Unreachable(f"unreachable: {error}; is the service running and the address right?")
