@@ -4,6 +4,7 @@ Token buckets in memory, one set a process: they spare work, they are not a prom
 hold is bounded; the least recently seen key is forgotten first, which gives it a full bucket at most.
 """
 
+import math
 import socket
 import threading
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from typing import Final
 from attestd.wire import Problem
 
 MAX_KEYS: Final = 65_536
+_ROUNDING: Final = 1e-9  # of the floating point numbers that tokens are
 
 
 class Buckets:
@@ -37,11 +39,11 @@ class Buckets:
         with self._lock:
             tokens, seen = self._levels.pop(key, (float(self._capacity), now))
             tokens = min(self._capacity, tokens + max(0, now - seen) * self._per_ms)
-            granted = tokens >= 1
+            granted = tokens >= 1 - _ROUNDING
             self._levels[key] = (tokens - 1 if granted else tokens, max(now, seen))
             if len(self._levels) > self._max_keys:
                 self._levels.popitem(last=False)
-        return None if granted else 1 + int((1 - tokens) / self._per_ms / 1000)
+        return None if granted else max(1, math.ceil((1 - tokens) / self._per_ms / 1000 - _ROUNDING))
 
     def give_back(self, key: str | bytes) -> None:
         """The token was not due after all."""

@@ -21,6 +21,7 @@ class Metrics:
         # variable that the server sets before it starts several workers.
         import prometheus_client as prometheus
 
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._prometheus = prometheus
         self._shared = shared
         self._registry = prometheus.CollectorRegistry()

@@ -28,7 +28,7 @@ class WebService(Protocol):
     def limits(self) -> RateLimits: ...
 
     def refuse(self, problem: Problem, *, now: int, request_id: str, source: str, path: str) -> None:
-        """Record one refused request; called once for each unless `problem.recorded`. `path` is of the table."""
+        """Record one refused request, unless `problem.recorded`; `path` is of the table or "unmatched"."""
 
     def ready(self, *, now: int) -> Mapping[str, bool]:
         """What has to be true before requests are sent here: store, keys, trust."""

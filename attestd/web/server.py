@@ -155,12 +155,18 @@ def _settings(server: Server) -> dict[str, Any]:
         "secure_scheme_headers": {},
         "forwarder_headers": "",
         "header_map": "drop",
+        "when_ready": lambda arbiter: _announce(server),
         "worker_exit": lambda arbiter, worker: server.stop(),
     }
     if server.shared is not None:
         settings["raw_env"] = [f"PROMETHEUS_MULTIPROC_DIR={server.shared}"]
         settings["child_exit"] = _forget_worker
     return settings
+
+
+def _announce(server: Server) -> None:
+    where = [listener.address for listener in server.listeners]
+    log.SERVER.info("serving", extra={"fields": {"listen": where, "url": server.config.external_url}})
 
 
 def _forget_worker(_: Any, worker: Any) -> None:
@@ -186,6 +192,4 @@ def serve(config: Config, parts: Parts[Any], listeners: Sequence[Listener]) -> i
         listener.context()
     # Once here, before a socket is bound: what cannot start says so now, and workers do not race to migrate.
     parts.build(config).close()
-    where = [listener.address for listener in listeners]
-    log.SERVER.info("serving", extra={"fields": {"listen": where, "url": config.external_url}})
     return Server(config, parts, listeners).run()

@@ -9,7 +9,6 @@ import errno
 import signal
 import ssl
 import time
-from concurrent.futures import Future
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, Final
@@ -133,13 +132,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 self._wait(connection, EVENT_WRITE)
             case Step.REQUEST:
                 self._wait(connection, 0)
-                future = self.tpool.submit(self._work, connection)
-                future.add_done_callback(partial(self.method_queue.defer, self._worked, connection))
+                self.tpool.submit(self._work, connection)
             case _:
                 self._drop(connection)
 
-    def _worked(self, connection: Connection, future: Future[Step]) -> None:
-        step = Step.GONE if future.cancelled() else future.result()
+    def _worked(self, connection: Connection, step: Step) -> None:
         if step is Step.SENT:
             try:
                 self._after_answer(connection)
@@ -208,7 +205,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     # In a thread: one whole request
 
-    def _work(self, connection: Connection) -> Step:
+    def _work(self, connection: Connection) -> None:
         started = time.perf_counter()
         exchange = Exchange.begin(connection.client, now=now_ms())
         line: dict[str, Any] = {}
@@ -230,17 +227,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             SERVER.exception("unexpected error")
             status, headers, body = self.wsgi.refusal(internal_error(), exchange)
         connection.answer(encode(status, headers, body, keep=keep), keep=keep)
-        step = self._send(connection)
+        try:
+            step = connection.advance()
+        except OSError:
+            step = Step.GONE
+        # The loop takes the connection back before the bookkeeping: the next request need not wait for that.
+        self.method_queue.defer(self._worked, connection, step)
         seconds = time.perf_counter() - started
         self.wsgi.metrics.count(exchange, status, seconds=seconds)
         _log(exchange, status, line, seconds)
-        return step
-
-    def _send(self, connection: Connection) -> Step:
-        try:
-            return connection.advance()
-        except OSError:
-            return Step.GONE
 
 
 def _log(exchange: Exchange, status: int, line: dict[str, Any], seconds: float) -> None:
