@@ -25,7 +25,7 @@ check: install
 	@.venv/bin/mypy
 
 bench: install
-	@scripts/bench
+	@$(PYTHON) -m scripts.bench
 
 lock: install
 	@scripts/lock $(ARGS)

@@ -32,7 +32,14 @@ PARTS = (
     "attestd.store",
     "attestd.trust",
 )
-VERBS = ("attestd.service", "attestd.round", "attestd.grant", "attestd.enroll", "attestd.attest")
+VERBS = (
+    "attestd.service",
+    "attestd.round.claim",
+    "attestd.grant",
+    "attestd.round",
+    "attestd.enroll",
+    "attestd.attest",
+)
 """The service's steps in the order in which they may know each other: each imports only those before it."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -158,14 +165,23 @@ def reached(start: str, sources: dict[str, str]) -> set[str]:
     return seen
 
 
+FOR_ANOTHER_LIBRARY = "os.environ.setdefault('TSS2_LOG', 'all+none')"
+"""How the TPM library is kept quiet: it looks nowhere else. Nothing of ours is decided by it."""
+
+
 def reads_environment(source: str) -> bool:
     """Does this source look at the process's environment?"""
     words = {"environ", "environb", "getenv", "getenvb"}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and node.attr in words:
-            return isinstance(node.value, ast.Name) and node.value.id == "os"
-        if isinstance(node, ast.ImportFrom) and node.module == "os":
-            return any(alias.name in words for alias in node.names)
+    plain = ast.unparse(ast.parse(source)).replace(FOR_ANOTHER_LIBRARY, "")
+    for node in ast.walk(ast.parse(plain)):
+        if isinstance(node, ast.Attribute) and node.attr in words and ast.unparse(node.value) == "os":
+            return True
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "os"
+            and words & {one.name for one in node.names}
+        ):
+            return True
     return False
 
 
@@ -248,4 +264,6 @@ def test_only_the_configuration_reads_the_environment() -> None:
 def test_reading_the_environment_is_found() -> None:
     assert reads_environment("import os\nx = os.environ['HOME']")
     assert reads_environment("from os import getenv")
+    assert reads_environment("import os\nx = 1 if os.environ.get('HOME') else os.getcwd()")
     assert not reads_environment("import os\nx = os.getcwd()")
+    assert not reads_environment("import os\nos.environ.setdefault('TSS2_LOG', 'all+none')")
