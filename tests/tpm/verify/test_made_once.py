@@ -66,8 +66,6 @@ def test_each_verified_value_is_made_in_one_function_only() -> None:
 
 
 def test_the_test_sees_a_second_maker() -> None:
-    seen = constructions(
-        "class VerifiedX: pass\ndef verify(): return VerifiedX()\nasync def shortcut(): return a.VerifiedX()\n",
-        "x.py",
-    )
+    maker, shortcut = "def verify(): return VerifiedX()", "async def shortcut(): return a.VerifiedX()"
+    seen = constructions(f"{maker}\n{shortcut}\n", "x.py")
     assert seen.made["VerifiedX"] == ["x.py:verify", "x.py:shortcut"]
