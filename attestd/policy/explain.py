@@ -87,14 +87,13 @@ def _explain_other(finding: Finding, policy: str, expects: str) -> str:
                 "usual here."
             )
         case "key_not_proven":
-            return (
-                f"{finding.subject}: nothing proves that the device holds this key ({_written(finding.found)}). "
-                "Update its agent and attest again."
-            )
+            about = f"{finding.subject}: nothing proves that the device holds this key"
+            return f"{about} ({_written(finding.found)}). Update its agent and attest again."
         case "key_not_resident":
+            about = f"{finding.subject}: this key was not born in the TPM for this use"
             return (
-                f"{finding.subject}: this key was not born in the TPM for this use ({_written(finding.found)}). "
-                'Run attestd agent attest --key tpm, or write key = "any" in the grant.'
+                f"{about} ({_written(finding.found)}). Run attestd agent attest --key tpm, or write "
+                'key = "any" in the grant.'
             )
         case _:
             return f"{finding.subject}: {finding.code}: {expects}."

@@ -113,6 +113,17 @@ def test_pd_2_a_line_that_is_not_one_json_object_is_refused(operator: Operator, 
     assert operator.objects("device", "list") == []
 
 
+def test_an_identifier_beside_a_certificate_is_refused(operator: Operator) -> None:
+    one, device_id = certificate()
+    both = {
+        "device_id": device_id,
+        "ek_certificate": base64.b64encode(one.public_bytes(Encoding.DER)).decode(),
+    }
+    assert "one of the two" in operator.refused("device", "import", operator.write("inventory", lines(both)))
+    del both["device_id"]
+    operator.done("device", "import", operator.write("inventory", lines(both)))
+
+
 def test_what_is_known_already_is_not_imported_again(operator: Operator) -> None:
     path = operator.write("inventory", lines(GOOD))
     operator.done("device", "import", path)

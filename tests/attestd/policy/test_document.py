@@ -215,6 +215,11 @@ def test_pd_2_a_digest_of_another_form_than_the_banks_is_refused(digest: str) ->
     assert error.detail.startswith("pcrs.0[0]: expected ")
 
 
+def test_one_reference_value_listed_twice_is_refused() -> None:
+    error = refused(changed(OTHER_7, GOOD_7))
+    assert (error.reason, error.detail.partition(":")[0]) == ("value_twice", "pcrs.7")
+
+
 @pytest.mark.parametrize(("bank", "size"), [("sha256", 32), ("sha384", 48), ("sha512", 64)])
 def test_each_bank_takes_digests_of_its_own_length(bank: str, size: int) -> None:
     text = f'name = "x"\nbank = "{bank}"\n[pcrs]\n7 = ["{bank}:{"ab" * size}"]\n'
