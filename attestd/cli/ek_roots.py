@@ -6,21 +6,22 @@ second. Files are replaced whole, so that it never reads half of one.
 
 from __future__ import annotations
 
-import os
 import re
-import ssl
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from attestd.cli.administration import administration
+from attestd.cli.ek_roots_files import check_free, file_in, remove_file, write_certificates
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import config_option, json_option, print_object
+from attestd.cli.options import config_option, json_option, print_object, store_of
 from attestd.clock import now_ms, rfc3339
 from attestd.config import Config
+from attestd.store import devices
+from attestd.store.engine import Transaction
 from attestd.trust import Root, read_certificates, read_roots
 from tpm.errors import EvidenceError, PolicyError
 from tpm.verify.certificate import Certificate
@@ -66,19 +67,22 @@ def import_(config: Config, files: tuple[Path, ...]) -> None:
     Compare the SHA-256 with what the maker publishes: whoever holds a root's key can admit devices.
     """
     directory = config.admission.ek_roots
-    trusted = {root.certificate.sha256: root.path.name for root in read_roots(directory)}
+    trusted = {root.certificate.sha256: root.path for root in read_roots(directory)}
     now = datetime.fromtimestamp(now_ms() / 1000, UTC)
     wanted = {one.sha256: one for path in files for one in _read_acceptable(path, now)}
-    for certificate in wanted.values():
-        known = trusted.get(certificate.sha256)
-        name = known or f"{certificate.sha256[:_NAME_DIGITS]}.pem"
-        if known is None:
-            _write(directory / name, [certificate])
-        told = describe(certificate)
-        click.echo(f"{'trusted already' if known else 'trusted'}: {told['subject'] or 'no subject'}")
-        click.echo(f"  sha256  {told['fingerprint']}")
-        click.echo(f"  key     {told['key']}, valid from {told['not_before']} to {told['expires_at']}")
-        click.echo(f"  file    {name}")
+    new = {
+        directory / f"{digest[:_NAME_DIGITS]}.pem": one
+        for digest, one in wanted.items()
+        if digest not in trusted
+    }
+    for path in new:
+        check_free(path)
+    _record(config, [("ek-roots import", _identity(one)) for one in new.values()])
+    for path, certificate in new.items():
+        write_certificates(path, [certificate])
+        _show("trusted", certificate, path)
+    for digest in wanted.keys() & trusted.keys():
+        _show("trusted already", wanted[digest], trusted[digest])
 
 
 @command.command("remove")
@@ -90,21 +94,22 @@ def remove(config: Config, which: str) -> None:
     What rests on it gets no new credential from the next second on.
     """
     directory = config.admission.ek_roots
-    path = _file_in(directory, which)
+    path = file_in(directory, which)
     if path is not None:
-        _remove_file(path)
-        click.echo(f"removed: {path.name}; devices that rest on it alone get no new credential")
-        return
-    root = _find(read_roots(directory), which, directory)
-    for place in {
-        one.path for one in read_roots(directory) if one.certificate.sha256 == root.certificate.sha256
-    }:
-        rest = [one for one in read_certificates(place) if one.sha256 != root.certificate.sha256]
+        removed = _readable_roots(path)
+        kept: dict[Path, list[Certificate]] = {path: []}
+    else:
+        removed, kept = _without(read_roots(directory), which, directory)
+    named = ", ".join(one.title for one in removed) or f"{which}, which had no readable root"
+    resting = _devices_resting_on(config, {one.sha256 for one in removed})
+    about = [_identity(one) for one in removed] or [{"file": which}]
+    _record(config, [("ek-roots remove", told) for told in about])
+    for place, rest in kept.items():
         if rest:
-            _write(place, rest, replace=True)
+            write_certificates(place, rest)
         else:
-            _remove_file(place)
-    click.echo(f"removed: {root.certificate.title} ({root.certificate.sha256})")
+            remove_file(place)
+    click.echo(f"removed: {named}; devices enrolled on its word: {resting}")
 
 
 def describe(certificate: Certificate) -> dict[str, str]:
@@ -155,58 +160,63 @@ def _read_acceptable(path: Path, now: datetime) -> list[Certificate]:
     return certificates
 
 
-def _find(roots: Iterable[Root], which: str, directory: Path) -> Root:
+def _without(
+    roots: Sequence[Root], which: str, directory: Path
+) -> tuple[list[Certificate], dict[Path, list[Certificate]]]:
+    """The root that begins with these digits, and what its files hold without it."""
     digits = which.replace(":", "").lower()
     if not _FINGERPRINT.fullmatch(digits):
-        raise Failure(
-            f"{which} is no file in {directory} and no eight digits of a SHA-256; see `attestd ek-roots list`"
-        )
-    found = {root.certificate.sha256: root for root in roots if root.certificate.sha256.startswith(digits)}
+        where = f"no file in {directory} and no eight digits of a SHA-256"
+        raise Failure(f"{which} is {where}; see `attestd ek-roots list`")
+    found = {
+        one.certificate.sha256: one.certificate for one in roots if one.certificate.sha256.startswith(digits)
+    }
+    if not found:
+        raise Failure(f"no trusted root begins with {which}; see `attestd ek-roots list`")
     if len(found) > 1:
         raise Failure(f"{which} begins {len(found)} fingerprints; give more digits")
-    for root in found.values():
-        return root
-    raise Failure(f"no trusted root begins with {which}; see `attestd ek-roots list`")
+    places = {one.path for one in roots if one.certificate.sha256 in found}
+    kept = {
+        place: [one.certificate for one in roots if one.path == place and one.certificate.sha256 not in found]
+        for place in places
+    }
+    return list(found.values()), kept
 
 
-def _file_in(directory: Path, which: str) -> Path | None:
-    """The store's file of that name, or None; a path counts only where it leads into the store itself."""
-    named = Path(which)
-    path = directory / named.name
-    inside = named.name == which or named.parent.absolute() == directory.absolute()
-    return path if inside and named.name and path.name not in (".", "..") and os.path.lexists(path) else None
-
-
-def _remove_file(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        raise Failure(f"{path} is a directory; remove it yourself")
-    path.unlink()
-    _sync(path.parent)
-
-
-def _write(path: Path, certificates: Sequence[Certificate], *, replace: bool = False) -> None:
-    """Old content or new, never half; a link at the target is replaced, not followed."""
-    if not replace and os.path.lexists(path):
-        raise Failure(f"{path} is in the way; remove it or rename it")
-    pem = "".join(ssl.DER_cert_to_PEM_cert(one.raw) for one in certificates).encode()
-    # A name that begins with a dot: the service does not read it.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+def _readable_roots(path: Path) -> list[Certificate]:
+    """What a file of the store holds; nothing if it is the one that cannot be read and has to go."""
     try:
-        with open(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync(path.parent)
+        return read_certificates(path)
+    except PolicyError:
+        return []
 
 
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _devices_resting_on(config: Config, roots: set[str]) -> int:
+    with store_of(config) as store:
+        known = store.read(devices.list_all)
+    return sum(device.root_sha256 in roots and device.state != "retired" for device in known)
+
+
+def _record(config: Config, changes: Sequence[tuple[str, dict[str, str]]]) -> None:
+    """Before the files change: nobody becomes trusted, or ceases to be, without a record of who did it."""
+    if not changes:
+        return
+    with administration(config) as office:
+
+        def record_all(tx: Transaction) -> None:
+            for verb, details in changes:
+                office.record(tx, verb, details)
+
+        office.change(record_all)
+
+
+def _identity(certificate: Certificate) -> dict[str, str]:
+    return {"root_sha256": certificate.sha256, "subject": certificate.title}
+
+
+def _show(done: str, certificate: Certificate, path: Path) -> None:
+    told = describe(certificate)
+    click.echo(f"{done}: {told['subject'] or 'no subject'}")
+    click.echo(f"  sha256  {told['fingerprint']}")
+    click.echo(f"  key     {told['key']}, valid from {told['not_before']} to {told['expires_at']}")
+    click.echo(f"  file    {path.name}")

@@ -41,13 +41,23 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"tpm\.verify\.ce
 
 
 @dataclass(frozen=True, slots=True)
+class IssuerSignature:
+    """What an issuer signed and how. `hash_name` is "sha256"…; hash and scheme are None where unknown."""
+
+    message: bytes
+    value: bytes
+    hash_name: str | None
+    hash: HashAlgorithm | None
+    scheme: padding.PKCS1v15 | padding.PSS | ec.ECDSA | None
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """An X.509 certificate (RFC 5280), with the bytes it came in. None means that the extension is absent.
 
     `subject` and `issuer` are DER and compared as bytes; `title` and `issuer_title` are the same for people.
     `usages` has the names of RFC 5280 ("keyCertSign"), `purposes` and `critical` have dotted OIDs.
     `alternative_names` holds the attributes of all directoryNames of the subject alternative name.
-    `signature_hash` is "sha256"…, or None where the scheme has none.
     """
 
     raw: bytes
@@ -69,11 +79,7 @@ class Certificate:
     alternative_names: Attributes | None
     key_identifier: bytes | None
     issuer_key_identifier: bytes | None
-    signed: bytes
-    signature: bytes
-    signature_hash: str | None
-    signature_scheme: padding.PKCS1v15 | padding.PSS | ec.ECDSA | None
-    signature_primitive: HashAlgorithm | None
+    signature: IssuerSignature
 
 
 def read_certificate(raw: bytes) -> Certificate:
@@ -90,15 +96,15 @@ def read_certificate(raw: bytes) -> Certificate:
 
 def is_signed_by(certificate: Certificate, key: PublicKey) -> bool:
     """Does this key verify the certificate's signature? Names, dates and strength are not looked at."""
-    scheme, primitive = certificate.signature_scheme, certificate.signature_primitive
-    if primitive is None:
+    signature = certificate.signature
+    if signature.hash is None:
         return False
     try:
-        match key, scheme:
-            case rsa.RSAPublicKey(), padding.PKCS1v15() | padding.PSS():
-                key.verify(certificate.signature, certificate.signed, scheme, primitive)
-            case ec.EllipticCurvePublicKey(), ec.ECDSA():
-                key.verify(certificate.signature, certificate.signed, scheme)
+        match key, signature.scheme:
+            case rsa.RSAPublicKey(), (padding.PKCS1v15() | padding.PSS()) as scheme:
+                key.verify(signature.value, signature.message, scheme, signature.hash)
+            case ec.EllipticCurvePublicKey(), ec.ECDSA() as scheme:
+                key.verify(signature.value, signature.message, scheme)
             case _:
                 return False
     except (InvalidSignature, ValueError, UnsupportedAlgorithm):
@@ -132,8 +138,6 @@ def _read_with_cryptography(raw: bytes) -> Certificate:
     issuer_key = _extension(extensions, x509.AuthorityKeyIdentifier)
     alternative = _extension(extensions, x509.SubjectAlternativeName)
     subject, issuer = found.subject, found.issuer
-    scheme = found.signature_algorithm_parameters
-    primitive = found.signature_hash_algorithm
     return Certificate(
         raw=raw,
         sha256=hashlib.sha256(raw).hexdigest(),
@@ -154,11 +158,18 @@ def _read_with_cryptography(raw: bytes) -> Certificate:
         alternative_names=None if alternative is None else _directory_names(alternative),
         key_identifier=None if key_identifier is None else key_identifier.digest,
         issuer_key_identifier=None if issuer_key is None else issuer_key.key_identifier,
-        signed=found.tbs_certificate_bytes,
-        signature=found.signature,
-        signature_hash=None if primitive is None else primitive.name,
-        signature_scheme=scheme if isinstance(scheme, padding.PKCS1v15 | padding.PSS | ec.ECDSA) else None,
-        signature_primitive=primitive,
+        signature=_issuer_signature(found),
+    )
+
+
+def _issuer_signature(found: x509.Certificate) -> IssuerSignature:
+    scheme, hash_ = found.signature_algorithm_parameters, found.signature_hash_algorithm
+    return IssuerSignature(
+        message=found.tbs_certificate_bytes,
+        value=found.signature,
+        hash_name=None if hash_ is None else hash_.name,
+        hash=hash_,
+        scheme=scheme if isinstance(scheme, padding.PKCS1v15 | padding.PSS | ec.ECDSA) else None,
     )
 
 

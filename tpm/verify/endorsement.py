@@ -21,7 +21,7 @@ from tpm.verify.endorsement_path import (
     check_signature_hash,
     find_path,
 )
-from tpm.verify.endorsement_profile import check_profile
+from tpm.verify.endorsement_profile import Maker, check_profile
 from tpm.verify.endorsement_strength import check_strength
 
 MAX_CERTIFICATE_SIZE = 16 * 1024
@@ -81,13 +81,17 @@ def verify_endorsement(
     # 7. A path leads to a root that we trust.
     anchors = roots if isinstance(roots, TrustAnchors) else TrustAnchors.of(roots)
     path = find_path(leaf, [read_certificate(raw) for raw in chain], anchors=anchors, now=now)
+    return _verified(maker, path)
+
+
+def _verified(maker: Maker, path: Sequence[Certificate]) -> VerifiedEndorsement:
     return VerifiedEndorsement(
         manufacturer=maker.manufacturer,
         model=maker.model,
         version=maker.version,
         root_sha256=path[-1].sha256,
-        certificate_sha256=leaf.sha256,
-        key=leaf.key,
+        certificate_sha256=path[0].sha256,
+        key=path[0].key,
         not_before=max(one.not_before for one in path),
         not_after=min(one.not_after for one in path),
     )

@@ -110,8 +110,8 @@ def check_authority(certificate: Certificate, *, below: int, now: datetime) -> N
 
 def check_signature_hash(certificate: Certificate) -> None:
     """EvidenceError "ek_weak_signature" when it is signed over SHA-1 or worse, or in an unknown way."""
-    if certificate.signature_scheme is None or certificate.signature_hash not in _SIGNATURE_HASHES:
-        found = certificate.signature_hash or "an unknown scheme"
+    if certificate.signature.scheme is None or certificate.signature.hash_name not in _SIGNATURE_HASHES:
+        found = certificate.signature.hash_name or "an unknown scheme"
         whose = certificate.title or "the EK"
         detail = f"The certificate of {whose} is signed with {found}; SHA-256 or more is needed."
         raise EvidenceError("ek_weak_signature", detail)

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asn1crypto import x509 as der
@@ -65,7 +65,6 @@ class Form:
     extensions: Extensions
     not_before: datetime.datetime = NOW - 100 * DAY
     not_after: datetime.datetime = NOW + 1000 * DAY
-    hash: hashes.HashAlgorithm = field(default_factory=hashes.SHA256)
     names_its_issuer_key: bool = True
 
     def without(self, kind: type[x509.ExtensionType]) -> "Form":
@@ -144,7 +143,7 @@ def sign(form: Form, key: Any, issuer: x509.Name) -> x509.Certificate:
         extensions.append((x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), False))
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
-    return builder.sign(key, form.hash)
+    return builder.sign(key, hashes.SHA256())
 
 
 def signed_anew(

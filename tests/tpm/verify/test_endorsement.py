@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.attester import public_area
-from tests.tpm.verify.authorities import NOW, Authority, ek_form, unknown
+from tests.tpm.verify.authorities import NOW, Authority, ek_form
 from tpm.errors import EvidenceError, StructureError
 from tpm.structures.public import PublicArea, parse_public
 from tpm.verify.certificate import Certificate, read_certificate, strip_padding
@@ -59,13 +60,13 @@ def test_a_public_area_without_a_key_is_its_senders_mistake() -> None:
 
 
 def test_a_certificate_of_more_than_16_kib_is_not_read() -> None:
-    padded = unknown(critical=False)[0]
-    big = type(padded)(padded.oid, b"\x04\x82\x40\x00" + bytes(0x4000))
+    oid = x509.ObjectIdentifier("1.3.6.1.4.1.55555.1")
+    big = x509.UnrecognizedExtension(oid, b"\x04\x82\x40\x00" + bytes(0x4000))
     huge = ROOT.endorse(ek_form().having(big, False))
     huge_maker = ROOT.changed(lambda form: form.having(big, False), "Maker CA")
     assert reason(huge, []) == "ek_certificate_too_large"
     assert reason(huge_maker.endorse(), [huge_maker.der]) == "ek_certificate_too_large"
-    small = type(padded)(padded.oid, b"\x04\x82\x30\x00" + bytes(0x3000))
+    small = x509.UnrecognizedExtension(oid, b"\x04\x82\x30\x00" + bytes(0x3000))
     leaf = ROOT.endorse(ek_form().having(small, False))
     assert verify_endorsement(leaf, [], roots=[ROOT.certificate], ek=None, now=NOW)
 

@@ -26,7 +26,7 @@ def first_primes(count: int) -> list[int]:
 
 
 def roca_prime(bits: int, primes: int, chance: random.Random) -> int:
-    """k·M + (65537^a mod M) of that size, as the broken library chose it; whether it is prime is no matter here."""
+    """k·M + (65537^a mod M) of that size, as the broken library chose it, prime or not."""
     product = prod(first_primes(primes))
     low = pow(65537, chance.randrange(1, 1 << 40), product)
     lowest, highest = 3 << (bits - 2), 1 << bits
