@@ -1,8 +1,8 @@
 """Every way to spoil one member of a JSON document, as the bytes that are sent.
 
 `spoilt(document)` puts each bad value in the place of each member; `without`, `with_unknown` and
-`with_duplicate` take members away, add one, and give one twice. Values that JSON libraries refuse to write are
-written by hand.
+`with_duplicate` take members away, add one, and give one twice. Values that JSON libraries refuse to write
+are written by hand.
 """
 
 import json
