@@ -226,7 +226,7 @@ def _admit(
     if holder is not None and holder.device_id != candidate.device_id:
         return None, Problem("identity_bound", "Another device holds this attestation key.", cause="ak_bound")
     if known is not None:
-        devices.enrol(tx, candidate.device_id, _enrolment(candidate), now)
+        devices.enrol(tx, candidate.device_id, _enrolment(candidate, known), now)
         return devices.find(tx, candidate.device_id), None
     if not candidate.admitted and devices.count_pending(tx) >= service.config.admission.pending_max:
         detail = "Too many devices wait for an operator's approval; try again later."
@@ -236,16 +236,18 @@ def _admit(
 
 def _new_device(candidate: Candidate, *, now: int) -> Device:
     state: State = "active" if candidate.admitted else "pending"
-    enrolment = {name: getattr(_enrolment(candidate), name) for name in Enrolment.__slots__}
+    enrolment = {name: getattr(_enrolment(candidate, None), name) for name in Enrolment.__slots__}
     return Device(
         device_id=candidate.device_id, state=state, created_at=now, updated_at=now, **enrolment
     )
 
 
-def _enrolment(candidate: Candidate) -> Enrolment:
+def _enrolment(candidate: Candidate, known: Device | None) -> Enrolment:
     endorsement = candidate.endorsement
+    # Who was imported stays an operator's choice, which is more than having been the first.
+    listed = known is not None and known.assurance == "allow_listed" and candidate.assurance == "first_use"
     return Enrolment(
-        assurance=candidate.assurance,
+        assurance="allow_listed" if listed else candidate.assurance,
         ek_public=candidate.ek.sized,
         ek_certificate=candidate.ek_certificate,
         ek_chain=candidate.ek_chain,

@@ -145,13 +145,13 @@ def _unproven_names(claim: Claim, keys: Mapping[bytes, VerifiedKey]) -> list[Fin
 
 def _incomplete(findings: list[Finding], chosen: ActivePolicy | None) -> Problem:
     disclose = "codes" if chosen is None else chosen.document.disclose
-    told = disclosed(findings, disclose) or []
+    told = disclosed(findings, disclose)
     detail = "The quote is this device's, but what came with it is missing, damaged or does not fit."
     return Problem("evidence_incomplete", detail, cause=findings[0].code, findings=told)
 
 
 def _rejected(appraisal: Appraisal, chosen: ActivePolicy) -> Problem:
-    told = disclosed(appraisal.findings, chosen.document.disclose) or []
+    told = disclosed(appraisal.findings, chosen.document.disclose)
     detail = f"The policy {chosen.document.name}@{chosen.version} does not accept how this device booted."
     return Problem("posture_rejected", detail, cause=appraisal.findings[0].code, findings=told)
 

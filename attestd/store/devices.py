@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from attestd.store.engine import Row, Transaction
 from attestd.store.rows import columns
 from attestd.store.rows import insert as insert_row
+from tpm.verify.continuity import Baseline
 
 State = Literal["pending", "active", "banned", "retired"]
 Assurance = Literal["ek_verified", "allow_listed", "first_use", "emulated"]
@@ -30,8 +31,8 @@ class Device:
 
     `ek_public` and `ak_public` are None for a device that was imported and has not enrolled yet. The clock
     baseline (`reset_count` to `safe`) is None before the first accepted quote. `judged_…` is the mark below
-    which evidence is stale: the counters and clock of the last quote judged, and when its nonce was issued.
-    After `rebase` the mark has its `judged_nonce_time` alone: quotes for older nonces are stale, whatever
+    which evidence is stale: the counters and clock of the last quote judged, and when that was.
+    After `rebase` the mark has its `judged_at` alone: quotes for older nonces are stale, whatever
     they count.
     """
 
@@ -63,13 +64,21 @@ class Device:
     judged_reset: int | None = None
     judged_restart: int | None = None
     judged_clock: int | None = None
-    judged_nonce_time: int | None = None
+    judged_at: int | None = None
     posture: Verdict | None = None
     posture_attestation: str | None = None
     posture_at: int | None = None
     posture_until: int | None = None
     revision: int = 1
     """One more with every change: what was judged is still so if this is still the same."""
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What the last accepted quote said of the TPM's clock, which later quotes continue."""
+        if self.reset_count is None or self.restart_count is None or self.clock is None:
+            return None
+        firmware, safe = self.firmware_version or 0, self.safe is not False
+        return Baseline(self.reset_count, self.restart_count, self.clock, firmware, self.boot_id, safe)
 
     def __post_init__(self) -> None:
         if _IDENTIFIER.fullmatch(self.device_id) is None:
@@ -96,25 +105,13 @@ class Enrolment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """The clock of the last accepted quote (milliseconds as the TPM counts), which later quotes continue."""
-
-    reset_count: int
-    restart_count: int
-    clock: int
-    firmware_version: int
-    boot_id: str | None
-    safe: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
     """The last judged quote, accepted or refused: evidence below it is stale."""
 
     judged_reset: int
     judged_restart: int
     judged_clock: int
-    judged_nonce_time: int
+    judged_at: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +243,7 @@ def rebase(tx: Transaction, device_id: str, now: int) -> bool:
     """The operator says that the TPM was cleared: a quote for a nonce younger than this may count anew."""
     forgotten = ("reset_count", "restart_count", "clock", "firmware_version", "boot_id", "safe")
     mark: dict[str, object] = {"judged_reset": None, "judged_restart": None, "judged_clock": None}
-    return _update(tx, device_id, now, dict.fromkeys(forgotten) | mark | {"judged_nonce_time": now})
+    return _update(tx, device_id, now, dict.fromkeys(forgotten) | mark | {"judged_at": now})
 
 
 def delete_pending_older_than(tx: Transaction, before: int) -> list[str]:

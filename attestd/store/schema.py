@@ -1,7 +1,7 @@
 """What does the first version of the database look like?
 
 TEXT, BIGINT and BLOB only, spelled so that both engines understand them. Times are milliseconds since the
-epoch. Unsigned 64-bit numbers of a TPM do not fit BIGINT and are sixteen hexadecimal digits. `meta` is made by
+epoch. A TPM's unsigned 64-bit numbers do not fit BIGINT and are sixteen hexadecimal digits. `meta` is made by
 the migrations themselves.
 """
 
@@ -13,7 +13,7 @@ _DEVICES = (
         ak_public BLOB, ak_name TEXT UNIQUE, hostname TEXT,
         reset_count BIGINT, restart_count BIGINT, clock TEXT, firmware_version TEXT,
         boot_id TEXT, safe BIGINT,
-        judged_reset BIGINT, judged_restart BIGINT, judged_clock TEXT, judged_nonce_time BIGINT,
+        judged_reset BIGINT, judged_restart BIGINT, judged_clock TEXT, judged_at BIGINT,
         posture TEXT, posture_attestation TEXT, posture_at BIGINT, posture_until BIGINT,
         created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, revision BIGINT NOT NULL)""",
     "CREATE INDEX devices_state ON devices (state, created_at)",

@@ -59,7 +59,7 @@ def refuse(operator: Operator, findings: list[dict[str, object]], code: str = "p
 
 def accept(operator: Operator, now: int) -> None:
     """The device has attested well."""
-    mark = Mark(judged_reset=4, judged_restart=0, judged_clock=5, judged_nonce_time=now)
+    mark = Mark(judged_reset=4, judged_restart=0, judged_clock=5, judged_at=now)
     posture = Posture(posture="accepted", posture_attestation="a2", posture_at=now, posture_until=FUTURE)
     clock = Baseline(reset_count=4, restart_count=0, clock=5, firmware_version=1, boot_id="b", safe=True)
     operator.store().write(

@@ -1,0 +1,1 @@
+"""What is run beside the program: set-up, demo, benchmark."""

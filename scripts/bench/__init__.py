@@ -1,0 +1,1 @@
+"""The benchmark: ratios side by side, floors measured in the same run."""

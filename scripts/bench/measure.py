@@ -1,0 +1,77 @@
+"""How long does it take, beside what it must cost at least?
+
+Two machines differ, and so do two minutes of one machine: only a ratio of things measured in turn, in one run, says something.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Microseconds: the median, and the half of all values that lies around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Sample":
+        low, median, high = statistics.quantiles(values, n=4)
+        return cls(median, low, high)
+
+    def __str__(self) -> str:
+        return f"{self.median:9.1f} µs ({self.low:.1f}–{self.high:.1f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what was measured, its floor, the ratio, and the ratio that we promise (None: none)."""
+
+    name: str
+    ours: Sample
+    floor: Sample | None
+    bound: float | None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.floor is None else self.ours.median / self.floor.median
+
+    @property
+    def holds(self) -> bool:
+        return self.bound is None or (self.ratio is not None and self.ratio <= self.bound)
+
+    def __str__(self) -> str:
+        floor = "" if self.floor is None else str(self.floor)
+        ratio = "" if self.ratio is None else f"{self.ratio:.2f}×"
+        bound = "" if self.bound is None else f"≤ {self.bound}×{'' if self.holds else '  MISSED'}"
+        return f"{self.name:<44} {self.ours!s:<34} {floor:<34} {ratio:>6}  {bound} {self.note}".rstrip()
+
+
+def pair(name: str, ours: Work, floor: Work, *, bound: float | None, pairs: int = 1500, batch: int = 1) -> Row:
+    """Measure both in turn, so that whatever slows the machine slows both."""
+    for work in (ours, floor):
+        for _ in range(20):
+            work()
+    measured: tuple[list[float], list[float]] = ([], [])
+    gc.disable()
+    try:
+        for _ in range(pairs):
+            for values, work in zip(measured, (ours, floor), strict=True):
+                values.append(_timed(work, batch))
+    finally:
+        gc.enable()
+    return Row(name, Sample.of(measured[0]), Sample.of(measured[1]), bound)
+
+
+def _timed(work: Work, batch: int) -> float:
+    begin = time.perf_counter_ns()
+    for _ in range(batch):
+        work()
+    return (time.perf_counter_ns() - begin) / batch / 1000
