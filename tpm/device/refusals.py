@@ -26,6 +26,7 @@ _MEANING = {
         "the firmware has disabled this hierarchy; enable it in the firmware's set-up",
     ),
     0x128: ("pcr_changed", "a register moved while the policy session was open; try again"),
+    0x12F: ("policy_needed", "the object opens by its policy only, not by a password"),
     0x143: ("tpm_unsupported", "this TPM does not know the command"),
     0x082: ("tpm_unsupported", "this TPM lacks the attributes that are needed"),
     0x084: ("tpm_refused", "a value is out of range or not what the object demands"),
@@ -70,6 +71,11 @@ def explained(action: str) -> Iterator[None]:
         yield
     except TSS2_Exception as error:
         raise device_error(action, int(error.rc), str(error)) from error
+    except (IndexError, ValueError) as error:
+        # What tpm2-pytss cannot even put into the library's structures: longer than a TPM takes.
+        raise DeviceError(
+            "tpm_refused", f"The TPM did not {action}: it cannot be asked so ({error})."
+        ) from error
 
 
 def device_error(action: str, code: int, text: str) -> DeviceError:

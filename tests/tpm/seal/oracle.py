@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tpm2_pytss.constants import TPM2_ALG
@@ -26,6 +27,14 @@ STORAGE = 0x000300B2
 
 def sized(content: bytes) -> bytes:
     return struct.pack(">H", len(content)) + content
+
+
+@cache
+def _private_key(kind: str, which: int) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+    """Made once: large RSA keys take seconds."""
+    if kind in RSA_BITS:
+        return rsa.generate_private_key(65537, RSA_BITS[kind])
+    return ec.generate_private_key(CURVES[kind][1])
 
 
 def public_bytes(
@@ -56,14 +65,14 @@ class Parent:
     sensitive: TPMT_SENSITIVE
 
     @classmethod
-    def make(cls, kind: str, *, name_alg: str = "sha256", cipher_bits: int = 128) -> "Parent":
+    def make(cls, kind: str, *, name_alg: str = "sha256", cipher_bits: int = 128, which: int = 0) -> "Parent":
+        """A parent of this kind; `which` tells several of a kind apart."""
         cipher = struct.pack(">HHH", 0x0006, cipher_bits, 0x0043)
-        if kind in RSA_BITS:
-            private = rsa.generate_private_key(65537, RSA_BITS[kind])
+        private = _private_key(kind, which)
+        if isinstance(private, rsa.RSAPrivateKey):
             secret = private.private_numbers().p.to_bytes(RSA_BITS[kind] // 16)
             algorithm = TPM2_ALG.RSA
         else:
-            private = ec.generate_private_key(CURVES[kind][1])
             secret = private.private_numbers().private_value.to_bytes((private.curve.key_size + 7) // 8)
             algorithm = TPM2_ALG.ECC
         public = parse_public(public_bytes(private, name_alg=name_alg, cipher=cipher))

@@ -34,7 +34,7 @@ def test_every_kind_of_endorsement_key_recovers_the_secret(
 
 @pytest.mark.parametrize("kind", ["rsa-2048", "p256"])
 def test_ac_2_a_credential_opens_for_its_name_and_its_key_only(kind: str) -> None:
-    ek, other = Parent.make(kind), Parent.make(kind)
+    ek, other = Parent.make(kind), Parent.make(kind, which=1)
     credential = make_credential(ek.public, _NAME, _SECRET)
     assert ek.activate(credential.id_object, credential.encrypted_secret, _NAME) == _SECRET
     with pytest.raises(InvalidSignature):
