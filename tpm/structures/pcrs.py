@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tpm.errors import StructureError
 from tpm.structures.algorithms import HASHES, Hash, hash_by_name
@@ -55,31 +56,31 @@ class PcrSelection:
 
 def read_selection(raw: bytes, offset: int, what: str) -> tuple[PcrSelection, int]:
     """The selection at `offset` and the offset behind it. Flat, for it is part of every quote's parsing."""
-    start = offset
     try:
         (count,) = _COUNT.unpack_from(raw, offset)
-        offset += 4
-        if count > _BANKS_LIMIT:
-            raise StructureError(
-                "bad_selection", f"The {what} selects {count} banks; at most 16 are possible."
-            )
-        banks = []
-        for _ in range(count):
-            algorithm, size, low, middle, high = _BANK.unpack_from(raw, offset)
-            if size != _SELECT_SIZE:
-                raise StructureError(
-                    "bad_selection", f"The {what} has a bitmap of {size} bytes; 3 are expected."
-                )
-            bank = HASHES.get(algorithm)
-            if bank is None:
-                raise StructureError(
-                    "unknown_bank", f"The {what} selects the unknown bank 0x{algorithm:04x}."
-                )
-            banks.append((bank.name, _REGISTERS[0][low] + _REGISTERS[1][middle] + _REGISTERS[2][high]))
-            offset += 6
     except struct.error:
         raise truncated(what, offset + 4, len(raw)) from None
-    return PcrSelection(raw[start:offset], tuple(banks)), offset
+    if count > _BANKS_LIMIT:
+        raise StructureError("bad_selection", f"The {what} selects {count} banks; at most 16 are possible.")
+    end = offset + 4 + _BANK.size * count
+    return _decode(raw[offset:end], count, what), end
+
+
+# The devices of a fleet quote the same few selections, so that nearly every one was decoded before.
+@lru_cache(maxsize=256)
+def _decode(raw: bytes, count: int, what: str) -> PcrSelection:
+    banks = []
+    for start in range(4, 4 + _BANK.size * count, _BANK.size):
+        if start + _BANK.size > len(raw):
+            raise truncated(what, 4 + _BANK.size * count, len(raw))
+        algorithm, size, low, middle, high = _BANK.unpack_from(raw, start)
+        if size != _SELECT_SIZE:
+            raise StructureError("bad_selection", f"The {what} has a bitmap of {size} bytes; 3 are expected.")
+        bank = HASHES.get(algorithm)
+        if bank is None:
+            raise StructureError("unknown_bank", f"The {what} selects the unknown bank 0x{algorithm:04x}.")
+        banks.append((bank.name, _REGISTERS[0][low] + _REGISTERS[1][middle] + _REGISTERS[2][high]))
+    return PcrSelection(raw, tuple(banks))
 
 
 def pcr_digest(selection: PcrSelection, values: Mapping[str, Mapping[int, bytes]], hash: Hash) -> bytes:
