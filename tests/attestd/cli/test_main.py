@@ -121,3 +121,14 @@ def test_a_missing_database_is_told_and_not_made(attestd: Run, served: Path) -> 
     assert refused.exit_code == 2
     assert "there is no database" in refused.stderr
     assert not (served.parent / "attestd.db").exists()
+
+
+def test_a_database_that_does_not_answer_is_one_line_and_status_3(tmp_path: Path) -> None:
+    path = tmp_path / "attestd.toml"
+    path.write_text('trust_domain = "example.org"\ndatabase = "postgresql://a@127.0.0.1:1/x"\n')
+    code = "from attestd.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "device", "list", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "the database does not answer" in done.stderr
+    assert done.stderr.count("\n") == 1
