@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.nonce": GROUND,
     "attestd.protocol": GROUND,
     # three parts that know nothing of each other
-    "attestd.store": GROUND,
+    "attestd.store": (*GROUND, "tpm.verify"),
     "attestd.issue": (*GROUND, *EVIDENCE),
     "attestd.policy": (*GROUND, *EVIDENCE),
     "attestd.trust": (*GROUND, *EVIDENCE),

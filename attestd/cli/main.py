@@ -116,5 +116,5 @@ def _with_version(command: click.Command) -> click.Command:
 @click.group(cls=Nouns, params=[_version_option], context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Short-lived agent credentials for machines that prove with their TPM how they booted."""
-    # The driver's log says in many lines what its exception says in one; where the service logs, it still does.
+    # The driver's log says in many lines what its exception says in one; a service's log still has it.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
