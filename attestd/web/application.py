@@ -61,12 +61,13 @@ class Web(Flask):
     def dispatch_request(self) -> Any:
         environ = request.environ
         # Percent-encoded, doubled, absolute or otherwise rewritten paths are other paths: what a proxy or a
-        # log compares must not reach a verb under a second name.
-        sent = str(environ.get("RAW_URI", environ["PATH_INFO"]))
-        if sent.partition("?")[0] != environ["PATH_INFO"]:
+        # log compares must not reach a verb under a second name. Werkzeug itself takes //path for /path.
+        sent = str(environ.get("RAW_URI", environ["PATH_INFO"])).partition("?")[0]
+        rule = sent if request.url_rule is None else request.url_rule.rule
+        if not sent == environ["PATH_INFO"] == rule:
             raise Problem("not_found", _NOT_FOUND, cause="path_form")
         if request.url_rule is not None:
-            environ[KEY].route = request.url_rule.rule
+            environ[KEY].route = rule
         return super().dispatch_request()
 
     def refusal(self, problem: Problem, exchange: Exchange) -> tuple[int, Headers, bytes]:

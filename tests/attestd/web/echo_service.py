@@ -204,8 +204,16 @@ class Running:
     def log(self) -> str:
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
-    def access(self) -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, self.log().splitlines()) if line["event"] == "request"]
+    def access(self, request_id: str) -> list[dict[str, Any]]:
+        """The access lines of a request; they are written after the answer, so wait for the first."""
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            lines = [json.loads(line) for line in self.log().splitlines() if request_id in line]
+            found = [line for line in lines if line["event"] == "request"]
+            if found:
+                return found
+            time.sleep(0.01)
+        return []
 
     def life(self) -> list[str]:
         return (self.folder / "life").read_text(encoding="utf-8").split()

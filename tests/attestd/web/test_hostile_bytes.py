@@ -1,4 +1,4 @@
-"""Requests that lie about where they end, against a real server: a refusal, a closed connection, nothing more."""
+"""Requests that lie about where they end: a refusal, a closed connection, and nothing more."""
 
 import pytest
 
@@ -148,5 +148,3 @@ def test_http_1_0_is_answered_and_closed(service: Running) -> None:
     reply = exchange(service.port, GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"), wait=3)
     assert reply.statuses == [201]
     assert reply.closed
-
-
