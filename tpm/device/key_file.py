@@ -6,12 +6,11 @@ policy that guards it.
 """
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 
 from tpm.device.keys import KeyBlob
-from tpm.errors import DeviceError
+from tpm.errors import DeviceError, StructureError
 from tpm.structures.algorithms import TpmCc, TpmRh
 from tpm.structures.pcrs import PcrSelection, read_selection
 
@@ -61,7 +60,7 @@ def decode_key_file(text: str) -> KeyFile:
     try:
         raw = base64.b64decode("".join(found[1].split()), validate=True)
         return _decode(raw)
-    except (binascii.Error, IndexError, ValueError) as error:
+    except (StructureError, IndexError, ValueError) as error:  # ValueError: base64 too
         raise _unusable(f"it is damaged ({error})") from error
 
 

@@ -24,7 +24,10 @@ _OBJECTS = ["secret-16", "secret-32", "secret-128", "ec-p256", "rsa-2048", "hmac
 @pytest.mark.parametrize(("name_alg", "cipher_bits"), [("sha256", 128), ("sha384", 256), ("sha512", 256)])
 def test_every_kind_of_parent_takes_in_every_object(kind: str, name_alg: str, cipher_bits: int) -> None:
     parent = Parent.make(kind, name_alg=name_alg, cipher_bits=cipher_bits)
-    for name in _OBJECTS[:4] if kind != "rsa-2048" else _OBJECTS:
+    # The largest objects once; with large RSA parents, where a private operation takes long, one object.
+    for name in {"rsa-2048": _OBJECTS, "rsa-3072": _OBJECTS[:1], "rsa-4096": _OBJECTS[:1]}.get(
+        kind, _OBJECTS[:4]
+    ):
         minted = mint(name, policy_digest=_POLICY)
         sealed = duplicate(minted, parent.public)
         assert (
