@@ -293,3 +293,17 @@ def test_a_proof_by_another_key_or_of_another_form_is_refused() -> None:
     long_salt = rsa_signer.sign(message, salted, forge.HASHES["sha256"])
     for which, proof in ((key, foreign), (key, der), (pss, pkcs1), (pss, long_salt), (pss, foreign)):
         assert reason_of(lambda k=which, p=proof: verify_key_proof(k, p, message=message)) == "bad_proof"
+
+
+def test_a_proof_has_its_full_width_even_where_a_zero_could_be_left_out() -> None:
+    key, signer = verify(area(**SIGNING)), forge.private_key("p256", 1)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    s = 1 << 255
+    while s >= 1 << 248:
+        r, s = decode_dss_signature(signer.sign(b"request", ec.ECDSA(forge.HASHES["sha256"])))
+    full = r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    verify_key_proof(key, full, message=b"request")
+    stripped = r.to_bytes(32, "big") + s.to_bytes(31, "big")
+    padded = r.to_bytes(32, "big") + s.to_bytes(33, "big")
+    for wrong in (stripped, padded):
+        assert reason_of(lambda p=wrong: verify_key_proof(key, p, message=b"request")) == "bad_proof"
