@@ -85,9 +85,10 @@ def append_all(
     tx: Transaction, signer: HeadSigner, events: Sequence[AuditEvent], *, chain: str | None, now: int
 ) -> Head:
     """Record events one behind the other under one signature; returns where the chain now ends."""
+    if not events:
+        raise ValueError("nothing to record")
     chain = chain or SERVICE
-    row = tx.execute("SELECT sequence, hash FROM audit_heads WHERE chain = ?", (chain,)).fetchone()
-    before = BEGINNING if row is None else Head(row["sequence"], row["hash"])
+    before = _take_head(tx, chain)
     head, first = before, b""
     for event in events:
         head = _add(tx, event, chain=chain, before=head, now=now)
@@ -121,6 +122,17 @@ def head_statement(chain: str, head: Head, *, time: int, epoch: int) -> bytes:
     return canonical_json(signed).encode("ascii")
 
 
+def _take_head(tx: Transaction, chain: str) -> Head:
+    # Written before it is read, so that who appends to this chain meanwhile waits here and not at the end.
+    row = tx.execute(
+        """INSERT INTO audit_heads (chain, sequence, hash, time, epoch, kid, signature)
+        VALUES (?, 0, ?, 0, 0, '', ?)
+        ON CONFLICT (chain) DO UPDATE SET sequence = audit_heads.sequence RETURNING sequence, hash""",
+        (chain, FIRST, b""),
+    ).fetchone()
+    return Head(row["sequence"], row["hash"])
+
+
 def _add(tx: Transaction, event: AuditEvent, *, chain: str, before: Head, now: int) -> Head:
     sequence = before.sequence + 1
     named = {name: getattr(event, name) for name in AuditEvent.__slots__}
@@ -136,11 +148,9 @@ def _sign_head(tx: Transaction, signer: HeadSigner, chain: str, head: Head, *, n
     epoch = meta.epoch(tx)
     signature = signer.sign(head_statement(chain, head, time=now, epoch=epoch))
     tx.execute(
-        """INSERT INTO audit_heads (chain, sequence, hash, time, epoch, kid, signature)
-        VALUES (?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (chain) DO UPDATE SET sequence = excluded.sequence, hash = excluded.hash,
-        time = excluded.time, epoch = excluded.epoch, kid = excluded.kid, signature = excluded.signature""",
-        (chain, head.sequence, head.hash, now, epoch, signer.kid, signature),
+        """UPDATE audit_heads SET sequence = ?, hash = ?, time = ?, epoch = ?, kid = ?, signature = ?
+        WHERE chain = ?""",
+        (head.sequence, head.hash, now, epoch, signer.kid, signature, chain),
     )
 
 

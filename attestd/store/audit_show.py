@@ -11,6 +11,11 @@ PAGE = 500
 
 Record = dict[str, Any]
 
+Place = tuple[int, str, int]
+"""Time, chain and sequence of a record."""
+
+BEGIN: Place = (-1, "", 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -24,21 +29,36 @@ class Wanted:
     since: int | None = None
 
 
-def records(tx: Transaction, wanted: Wanted) -> Iterator[Record]:
-    """All of them, a page at a time: a log of years does not fit into memory."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records, and where the next page begins; `after` is None on the last one."""
+
+    records: tuple[Record, ...]
+    after: Place | None
+
+
+def page(tx: Transaction, wanted: Wanted, after: Place = BEGIN) -> Page:
+    """The records behind a place, as many as fit a page: a log of years does not fit into memory.
+
+    Each page may be a transaction of its own: records are only ever appended, so none is lost or told twice.
+    """
     where, parameters = _conditions(wanted)
-    after: tuple[Value, ...] = (-1, "", 0)
-    while True:
-        rows = tx.execute(
-            f"""SELECT time, chain, sequence, record FROM audit_records
-            WHERE (time, chain, sequence) > (?, ?, ?){where} ORDER BY time, chain, sequence LIMIT ?""",
-            (*after, *parameters, PAGE),
-        ).fetchall()
-        for row in rows:
-            yield json.loads(row["record"])
-        if len(rows) < PAGE:
-            return
-        after = (rows[-1]["time"], rows[-1]["chain"], rows[-1]["sequence"])
+    rows = tx.execute(
+        f"""SELECT time, chain, sequence, record FROM audit_records
+        WHERE (time, chain, sequence) > (?, ?, ?){where} ORDER BY time, chain, sequence LIMIT ?""",
+        (*after, *parameters, PAGE),
+    ).fetchall()
+    last = (rows[-1]["time"], rows[-1]["chain"], rows[-1]["sequence"]) if len(rows) == PAGE else None
+    return Page(tuple(json.loads(row["record"]) for row in rows), last)
+
+
+def records(tx: Transaction, wanted: Wanted) -> Iterator[Record]:
+    """All of them, page by page in one transaction."""
+    after: Place | None = BEGIN
+    while after is not None:
+        found = page(tx, wanted, after)
+        yield from found.records
+        after = found.after
 
 
 def newest(tx: Transaction, wanted: Wanted, limit: int) -> list[Record]:

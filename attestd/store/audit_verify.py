@@ -75,6 +75,7 @@ class _Walk:
     hashes: dict[int, bytes] = field(default_factory=dict)
     started: dict[str, str] = field(default_factory=dict)
     """In the service's chain: the first hash of each device's chain, by chain."""
+    started_again: set[str] = field(default_factory=set)
 
 
 def verify(
@@ -83,10 +84,9 @@ def verify(
     """Every chain from its first record to its signed head, and against `anchors` if there are any."""
     anchors = anchors or {}
     rows = {row["chain"]: row for row in tx.execute("SELECT * FROM audit_heads ORDER BY chain").fetchall()}
-    recorded = {row["chain"] for row in tx.execute("SELECT DISTINCT chain FROM audit_records").fetchall()}
     walks: dict[str, _Walk] = {}
     faults: dict[str, Fault] = {}
-    for chain in sorted({*rows, *recorded, *anchors}):
+    for chain in sorted({*rows, *_recorded(tx), *anchors}):
         anchor = anchors.get(chain)
         walk = _walk(tx, chain, watched={1} if anchor is None else {1, anchor.sequence})
         walks[chain] = walk
@@ -98,6 +98,16 @@ def verify(
     heads = {chain: walk.last for chain, walk in walks.items() if walk.records}
     in_order = tuple(faults[chain] for chain in sorted(faults))
     return Verification(sum(walk.records for walk in walks.values()), heads, in_order)
+
+
+def _recorded(tx: Transaction) -> Iterator[str]:
+    """The chains that have records, one step in the index each: DISTINCT would read the whole log."""
+    chain = ""
+    while row := tx.execute(
+        "SELECT chain FROM audit_records WHERE chain > ? ORDER BY chain LIMIT 1", (chain,)
+    ).fetchone():
+        chain = row["chain"]
+        yield chain
 
 
 def _walk(tx: Transaction, chain: str, *, watched: set[int]) -> _Walk:
@@ -124,7 +134,10 @@ def _pass(walk: _Walk, row: Row, record: Mapping[str, Any]) -> None:
         walk.hashes[row["sequence"]] = row["hash"]
     details = record.get("details")
     if walk.chain == SERVICE and isinstance(details, dict) and "chain_started" in details:
-        walk.started[str(details["chain_started"])] = str(details.get("first_hash"))
+        started = str(details["chain_started"])
+        if started in walk.started:
+            walk.started_again.add(started)
+        walk.started.setdefault(started, str(details.get("first_hash")))
 
 
 def _record_fault(walk: _Walk, row: Row, record: Mapping[str, Any]) -> Fault | None:
@@ -230,10 +243,11 @@ def _unmatched(walks: Mapping[str, _Walk]) -> Iterator[Fault]:
             yield Fault(
                 chain, 1, "chain_missing", "the chain is gone as a whole: the service's chain noted its start"
             )
+        elif chain in service.started_again:
+            # A chain that somebody took away: the service then began it, and noted that, once more.
+            yield Fault(chain, 1, "rewritten", "the service's chain noted the start of this one twice")
         elif begins is None or begins.hex() != first_hash:
-            yield Fault(
-                chain, 1, "rewritten", "record 1 is another one than the service's chain noted at its start"
-            )
+            yield Fault(chain, 1, "rewritten", "record 1 is not the one that the service's chain noted")
     for chain in walks:
         if chain != SERVICE and chain not in service.started and service.fault is None:
             yield Fault(chain, 1, "chain_unknown", "the service's chain never noted the start of this one")

@@ -2,6 +2,7 @@
 
 import random
 import re
+import threading
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,9 +18,10 @@ from attestd.store.process import PerProcess
 
 Connection = psycopg.Connection[DictRow]
 
+READS = psycopg.IsolationLevel.REPEATABLE_READ
 ATTEMPTS = 40
 MISTAKES = 5
-"""Unique violations of one work: that of a concurrent insert goes away, so many are a mistake of ours."""
+"""Unique violations of one work: a concurrent insert's goes away when the work runs again, ours does not."""
 
 _SETTINGS = """
     SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),
@@ -32,48 +34,74 @@ _SETTINGS = """
 class PostgresEngine:
     """A pool of connections for each process; every write is serialisable.
 
-    `patience`: seconds to wait for anything.
+    `patience`: seconds to wait for a lock, a connection or an answer.
     """
 
     def __init__(self, url: str, *, patience: float = 5.0, connections: int = 8) -> None:
-        self._pool = PerProcess(lambda: _pool(url, patience, connections), lambda pool: pool.close())
+        self._patience = patience
+        self._here = PerProcess(lambda: _Connections(url, patience, connections), _Connections.close)
 
     def write(self, work: Work[T]) -> T:
-        violations = 0
+        here = self._here.get()
+        last: Exception | None = None
         for attempt in range(ATTEMPTS):
+            # Who met a conflict goes on one at a time, or many that want the same row would never be done.
+            if attempt and not here.conflicted.acquire(timeout=self._patience):
+                break
             try:
-                return self._transact(work, read_only=False)
-            except (SerializationFailure, DeadlockDetected):
-                pass
-            except UniqueViolation:
-                violations += 1
-                if violations == MISTAKES:
+                return here.transact(work, read_only=False)
+            except (SerializationFailure, DeadlockDetected, UniqueViolation) as error:
+                if attempt == MISTAKES and isinstance(error, UniqueViolation):
                     raise
-            time.sleep(random.uniform(0, min(0.1, 0.001 * 2**attempt)))
-        raise StoreUnavailable(f"other transactions came first {ATTEMPTS} times")
+                last = error
+            finally:
+                if attempt:
+                    here.conflicted.release()
+            time.sleep(random.uniform(0, min(0.05, 0.001 * 2**attempt)))
+        raise StoreUnavailable("other transactions came first too often") from last
 
     def read(self, work: Work[T]) -> T:
-        return self._transact(work, read_only=True)
+        return self._here.get().transact(work, read_only=True)
 
     def close(self) -> None:
-        self._pool.close()
+        self._here.close()
 
-    def _transact(self, work: Work[T], *, read_only: bool) -> T:
+
+class _Connections:
+    """One process's pool, opened at its first use."""
+
+    def __init__(self, url: str, patience: float, connections: int) -> None:
+        self.conflicted = threading.Lock()
+        self._pool = ConnectionPool(
+            url,
+            connection_class=Connection,
+            kwargs={
+                "row_factory": dict_row,
+                "connect_timeout": max(2, int(patience)),
+                "tcp_user_timeout": int(patience * 1000),
+            },
+            configure=lambda connection: _configure(connection, patience),
+            min_size=1,
+            max_size=connections,
+            timeout=patience,
+            open=False,
+        )
+
+    def transact(self, work: Work[T], *, read_only: bool) -> T:
+        self._pool.open()
         try:
-            with self._pool.get().connection() as connection:
+            with self._pool.connection() as connection:
                 connection.read_only = read_only
-                # A read-only snapshot needs no serialisation, and so never fails for the sake of a writer.
-                level = (
-                    psycopg.IsolationLevel.REPEATABLE_READ
-                    if read_only
-                    else psycopg.IsolationLevel.SERIALIZABLE
-                )
-                connection.isolation_level = level
+                # A snapshot that is only read needs no serialisation, and so never fails for a writer's sake.
+                connection.isolation_level = READS if read_only else psycopg.IsolationLevel.SERIALIZABLE
                 return work(_Transaction(connection))
         except (SerializationFailure, DeadlockDetected):
             raise
         except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             raise StoreUnavailable(str(error)) from error
+
+    def close(self) -> None:
+        self._pool.close()
 
 
 class _Transaction:
@@ -88,27 +116,11 @@ class _Transaction:
         return self._connection.execute(_dialect(sql), parameters)
 
 
-def _pool(url: str, patience: float, connections: int) -> ConnectionPool[Connection]:
-    def configure(connection: Connection) -> None:
-        # Sequential scans of small tables lock the whole table: unrelated transactions would conflict.
-        timeout = str(int(patience * 1000))
-        connection.execute(_SETTINGS, (timeout, timeout))
-        connection.commit()
-
-    return ConnectionPool(
-        url,
-        connection_class=Connection,
-        kwargs={
-            "row_factory": dict_row,
-            "connect_timeout": max(2, int(patience)),
-            "tcp_user_timeout": int(patience * 1000),
-        },
-        configure=configure,
-        min_size=1,
-        max_size=connections,
-        timeout=patience,
-        open=True,
-    )
+def _configure(connection: Connection, patience: float) -> None:
+    # Sequential scans of small tables lock the whole table: unrelated transactions would conflict.
+    timeout = str(int(patience * 1000))
+    connection.execute(_SETTINGS, (timeout, timeout))
+    connection.commit()
 
 
 @lru_cache(maxsize=1024)

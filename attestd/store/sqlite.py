@@ -117,7 +117,7 @@ def _as_dict(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
 
 
 def _translated(error: sqlite3.Error) -> Exception:
-    """StoreUnavailable for what time or an operator can heal; anything else is our mistake and stays itself."""
+    """StoreUnavailable for what time or an operator can heal; anything else is a mistake and stays itself."""
     # The low byte is the primary code. Errors of the module itself ("closed database") have none.
     code = getattr(error, "sqlite_errorcode", None)
     if code is None or code & 0xFF in _UNAVAILABLE:

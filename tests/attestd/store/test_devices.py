@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from attestd.store import devices
-from attestd.store.devices import Baseline, Mark, Posture
+from attestd.store.devices import Mark, Posture
 from attestd.store.store import Store
 from tests.attestd.store.records import DAY, NOW, ONE, TWO, device, enrolment
+from tpm.verify.continuity import Baseline
 
 LATER = NOW + 5000
 U64 = 2**64 - 1
@@ -38,19 +39,42 @@ def one(store: Store) -> devices.Device:
 
 def test_a_device_is_kept_to_the_byte(store: Store) -> None:
     full = device(
-        name="gateway", labels={"site": "plant-1"}, reset_count=1, restart_count=2, clock=U64, firmware_version=U64,
-        boot_id="b", safe=False, judged_reset=1, judged_restart=2, judged_clock=0, judged_at=NOW,
-        posture="refused", posture_attestation="a", posture_at=NOW, posture_until=None, revision=9,
-    )  # fmt: skip
+        name="gateway",
+        labels={"site": "plant-1"},
+        reset_count=1,
+        restart_count=2,
+        clock=U64,
+        firmware_version=U64,
+        boot_id="b",
+        safe=False,
+        judged_reset=1,
+        judged_restart=2,
+        judged_clock=0,
+        judged_at=NOW,
+        posture="refused",
+        posture_attestation="a",
+        posture_at=NOW,
+        posture_until=None,
+        revision=9,
+    )
     assert store.write(lambda tx: devices.insert(tx, full)) == full
     assert _find(store) == full
 
 
 def test_an_imported_device_has_no_keys_yet(store: Store) -> None:
     bare = device(
-        name="imported", ek_public=None, ek_certificate=None, ek_chain=(), root_sha256=None, ak_public=None,
-        ak_name=None, manufacturer=None, model=None, version=None, hostname=None,
-    )  # fmt: skip
+        name="imported",
+        ek_public=None,
+        ek_certificate=None,
+        ek_chain=(),
+        root_sha256=None,
+        ak_public=None,
+        ak_name=None,
+        manufacturer=None,
+        model=None,
+        version=None,
+        hostname=None,
+    )
     store.write(lambda tx: devices.insert(tx, bare))
     store.write(
         lambda tx: devices.insert(tx, replace(bare, device_id=TWO, name="second"))
@@ -78,7 +102,7 @@ def test_a_device_without_a_name_is_called_by_its_first_free_digits(store: Store
     "changes", [{"device_id": "1F" * 32}, {"device_id": "1f"}, {"state": "gone"}, {"assurance": "trust me"}]
 )
 def test_a_device_that_cannot_be_is_not_made(changes: dict[str, str]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"no (device identifier|such state)"):
         replace(device(), **changes)
 
 
@@ -124,7 +148,7 @@ def test_a_name_in_use_or_spelled_like_an_identifier_is_refused(store: Store, on
 
 
 def test_a_state_that_does_not_exist_is_a_mistake(store: Store, one: devices.Device) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no such state"):
         store.write(lambda tx: devices.set_state(tx, ONE, "gone", LATER))  # type: ignore[arg-type]
     assert _find(store) == one
 
