@@ -7,7 +7,7 @@ differ in label and content.
 
 import hmac
 import os
-import struct
+from functools import lru_cache
 
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -18,7 +18,7 @@ from tpm.errors import EvidenceError
 from tpm.seal.kdf import kdfa, kdfe
 from tpm.structures.algorithms import CURVES_BY_NAME, Hash
 from tpm.structures.attributes import DECRYPT, RESTRICTED, SIGN, describe_attributes
-from tpm.structures.public import PublicArea
+from tpm.structures.public import PublicArea, parse_public
 
 _ZERO_IV = CFB(bytes(16))
 
@@ -52,7 +52,7 @@ def encapsulate(parent: PublicArea, label: bytes) -> tuple[bytes, bytes]:
 
     StructureError "bad_key" when `parent` holds no key.
     """
-    key, hash = parent.public_key(), parent.name_alg
+    key, hash = _loaded_key(parent.raw), parent.name_alg
     if isinstance(key, rsa.RSAPublicKey):
         if parent.scheme is not None and parent.scheme.hash is not None:
             hash = parent.scheme.hash  # Of an unrestricted key; a storage key has no scheme.
@@ -66,6 +66,12 @@ def encapsulate(parent: PublicArea, label: bytes) -> tuple[bytes, bytes]:
     # Coordinates enter the derivation at the curve's full length, however the TPM wrote them.
     seed = kdfe(hash, z, label, x, parent.unique[0].rjust(curve.size, b"\0"), hash.size * 8)
     return seed, sized(sized(x) + sized(y))
+
+
+@lru_cache(maxsize=512)
+def _loaded_key(raw: bytes) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
+    # OpenSSL prepares a key at its first use, which costs as much as the use: kept for parents that return.
+    return parse_public(raw).public_key()
 
 
 def oaep(hash: Hash, label: bytes) -> padding.OAEP:
@@ -88,4 +94,4 @@ def outer_wrap(parent: PublicArea, seed: bytes, name: bytes, plain: bytes) -> by
 
 def sized(content: bytes) -> bytes:
     """TPM2B: the content behind its length."""
-    return struct.pack(">H", len(content)) + content
+    return len(content).to_bytes(2) + content
