@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tpm.errors import NoncanonicalError, StructureError
+from tpm.verify.endorsement_strength import has_roca_fingerprint
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -172,6 +173,10 @@ def _refuse_weak(numbers: rsa.RSAPublicNumbers) -> None:
     # A modulus with a small factor is no product of two large primes, and anybody can factor it.
     if numbers.n % 2 == 0 or math.gcd(numbers.n, _SMALL_PRIMES) != 1:
         raise StructureError("weak_key", "the modulus has a small factor")
+    if has_roca_fingerprint(numbers.n):
+        raise StructureError(
+            "weak_key", "the key was made by Infineon's broken library (ROCA, CVE-2017-15361)"
+        )
 
 
 def _decode(text: str) -> bytes:

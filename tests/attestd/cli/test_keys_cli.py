@@ -47,7 +47,7 @@ class Installation:
         (kid,) = self.of_use(use).keys() - before.keys()
         return kid
 
-    def set(self, kid: str, column: str, value: int) -> None:
+    def set(self, kid: str, column: str, value: int | str) -> None:
         """What time alone would bring about."""
         self.store.write(
             lambda tx: tx.execute(f"UPDATE signing_keys SET {column} = ? WHERE kid = ?", (value, kid))
@@ -187,6 +187,10 @@ def test_rotating_the_audits_key_keeps_every_record_verifiable(installed: Instal
 @pytest.mark.parametrize("named", ["", "f", "ffffffffffffffffffffffffffffffff", "../x", "%", "' OR 1=1 --"])
 @pytest.mark.parametrize("verb", ["activate", "retire"])
 def test_a_name_of_no_key_is_refused(installed: Installation, verb: str, named: str) -> None:
+    # What the first key of all would allow.
+    first = installed.store.read(signing_keys.list_all)[0].kid
+    installed.set(first, "state", "published")
+    installed.set(first, "published_at", 1000)
     before = installed.listed()
     assert installed.run(verb, named).exit_code == 1
     assert installed.listed() == before

@@ -1,6 +1,7 @@
 """Is a credential bound to nothing but a sound public key, written in its one way?"""
 
 import json
+import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -34,10 +35,6 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 def number(value: int) -> str:
     return base64url(value.to_bytes((value.bit_length() + 7) // 8, "big"))
-
-
-def modulus() -> int:
-    return int.from_bytes(urlsafe_b64decode(FOREIGN_RSA["n"] + "=="), "big")
 
 
 def raw(text: object) -> bytes:
@@ -131,17 +128,25 @@ def test_another_writing_of_the_same_key_is_noncanonical(
     assert caught.value.reason == reason
 
 
+def without_small_factors(start: int, step: int = 2) -> int:
+    """The first number from `start` on that only its size, or being even, makes weak."""
+    small = math.prod(range(3, 1000, 2))
+    return next(n for n in range(start, start + 10**6, step) if math.gcd(n, small) == 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda jwk: jwk | {"n": number((1 << 1023) | 1)}, id="1024 bits"),
-        pytest.param(lambda jwk: jwk | {"n": number(modulus() >> 1)}, id="2047 bits"),
-        pytest.param(lambda jwk: jwk | {"n": number(modulus() << 2049 | 1)}, id="4097 bits"),
+        pytest.param(lambda jwk: jwk | {"n": number(without_small_factors(1 << 1023 | 1))}, id="1024 bits"),
+        pytest.param(lambda jwk: jwk | {"n": number(without_small_factors(1 << 2046 | 1))}, id="2047 bits"),
+        pytest.param(lambda jwk: jwk | {"n": number(without_small_factors(1 << 4096 | 1))}, id="4097 bits"),
         pytest.param(lambda jwk: jwk | {"e": number(3)}, id="e 3"),
         pytest.param(lambda jwk: jwk | {"e": number(1)}, id="e 1"),
         pytest.param(lambda jwk: jwk | {"e": number(65539)}, id="e 65539"),
-        pytest.param(lambda jwk: jwk | {"n": number(modulus() + 1)}, id="even"),
-        pytest.param(lambda jwk: jwk | {"n": number(997 * (1 << 2040 | 1))}, id="small factor"),
+        pytest.param(lambda jwk: jwk | {"n": number(without_small_factors(1 << 2047))}, id="even"),
+        pytest.param(
+            lambda jwk: jwk | {"n": number(997 * without_small_factors(1 << 2040 | 1))}, id="factor"
+        ),
     ],
 )
 def test_mt_3_a_weak_key_is_refused(change: Change) -> None:
@@ -150,8 +155,26 @@ def test_mt_3_a_weak_key_is_refused(change: Change) -> None:
     assert caught.value.reason == "weak_key"
 
 
+def test_mt_3_a_key_of_the_broken_library_is_refused() -> None:
+    """ROCA: such a modulus is a power of 65537 modulo the product of the first 126 primes."""
+    primes = [n for n in range(2, 702) if all(n % d for d in range(2, math.isqrt(n) + 1))]
+    product = math.prod(primes)
+    n = pow(65537, 12345, product) + product * ((1 << 2047) // product + 1)
+    wide = n + product * without_small_factors(1 << 1000 | 1)
+    for modulus in (n, wide):
+        with pytest.raises(StructureError) as caught:
+            read_jwk({**RSA, "n": number(modulus)})
+        assert "ROCA" in caught.value.detail
+
+
+@pytest.mark.parametrize("bits", [2048, 4096])
+def test_a_modulus_of_the_least_and_of_the_most_bits_is_accepted(bits: int) -> None:
+    n = number(without_small_factors(1 << (bits - 1) | 1))
+    assert read_jwk({**RSA, "n": n}).jwk["n"] == n
+
+
 def test_mt_3_a_weak_key_from_elsewhere_is_refused_too() -> None:
-    weak = rsa.RSAPublicNumbers(3, modulus()).public_key()
+    weak = rsa.RSAPublicNumbers(3, int.from_bytes(raw(RSA["n"]), "big")).public_key()
     with pytest.raises(StructureError) as caught:
         from_public_key(weak, alg="PS256")
     assert caught.value.reason == "weak_key"

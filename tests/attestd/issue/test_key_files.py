@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -128,6 +128,12 @@ def another_use(directory: Path) -> None:
     (directory / f"jwt-{made.kid}.pem").rename(directory / f"wit-{made.kid}.pem")
 
 
+def a_weak_key(directory: Path) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    closed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_file(directory / f"jwt-{kid_of(key)}.pem", closed)
+
+
 def renamed(directory: Path) -> None:
     find(directory, "wit-*.pem").rename(directory / "wit-old.pem")
 
@@ -188,6 +194,7 @@ def a_pipe(directory: Path) -> None:
         ("key_file_name", another_key),
         ("key_file_name", another_curve),
         ("key_file_name", another_use),
+        ("key_file_name", a_weak_key),
         ("key_file_name", renamed),
         ("key_file_name", strange),
         ("key_file_unreadable", no_certificate),

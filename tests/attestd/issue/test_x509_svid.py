@@ -236,6 +236,46 @@ def test_an_authority_of_no_trust_domain_is_not_made(trust_domain: str) -> None:
         create_authority(key, trust_domain=trust_domain, kid="k", serial=1, now=NOW)
 
 
+@pytest.mark.parametrize(
+    ("uris", "accepted"),
+    [
+        (["spiffe://example.org"], True),
+        (["spiffe://example.org/ca"], False),
+        (["spiffe://example.org/"], False),
+        (["spiffe://Example.org"], False),
+        (["spiffe://example.org", "spiffe://other.example"], False),
+        (["https://example.org"], False),
+        ([], False),
+    ],
+)
+def test_an_authority_names_one_trust_domain_and_no_path(uris: list[str], accepted: bool) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    whole = create_authority(key, trust_domain="example.org", kid="k", serial=1, now=NOW)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(whole.subject)
+        .issuer_name(whole.issuer)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(whole.not_valid_before_utc)
+        .not_valid_after(whole.not_valid_after_utc)
+    )
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
+    for extension in whole.extensions:
+        given = isinstance(extension.value, x509.SubjectAlternativeName)
+        value = (
+            x509.SubjectAlternativeName(names or [x509.DNSName("example.org")]) if given else extension.value
+        )
+        builder = builder.add_extension(value, extension.critical)
+    certificate = builder.sign(key, hashes.SHA256())
+    if accepted:
+        assert read_authority(certificate).trust_domain == "example.org"
+        return
+    with pytest.raises(PolicyError) as caught:
+        read_authority(certificate)
+    assert caught.value.reason == "ca_certificate"
+
+
 def test_a_leaf_is_no_authority(ca: Signer) -> None:
     with pytest.raises(PolicyError) as caught:
         read_authority(issued(ca))
