@@ -91,11 +91,7 @@ class _Connections:
         return self._writer.conn
 
     def _connect(self) -> Database:
-        # Made here if it is not there, so that nobody else can read it; SQLite's files beside it follow suit.
-        try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
+        _make_file(self._path)
         connection = sqlite3.connect(
             self._path,
             timeout=self._patience,
@@ -110,6 +106,21 @@ class _Connections:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         return database
+
+
+def _make_file(path: str) -> None:
+    """Make the file if it is not there, so that nobody else can read it; SQLite's files beside it follow
+    suit.
+
+    One that is there is not opened: closing it again would drop every lock that this process holds on it
+    (POSIX), and the next program to close the database would delete the log that we go on writing to.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
 
 
 def _as_dict(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
