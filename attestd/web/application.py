@@ -18,7 +18,7 @@ from attestd.web.exchange import KEY, Exchange, source_of
 from attestd.web.log import SERVER
 from attestd.web.metrics import Metrics
 from attestd.web.pages import pages_of
-from attestd.web.routes import Page, Verb, check_declared
+from attestd.web.routes import Page, Verb, check_declared, check_table
 from attestd.web.seam import WebService
 from attestd.wire import Problem, dump_json, load_json
 
@@ -40,13 +40,13 @@ class Web(Flask):
         self._cap = limits.body
         self._behind_proxy = service.config.tls.behind_proxy
         self.url_map.merge_slashes = False  # it would redirect //path
+        check_table(self.table)
         for entry in self.table:
             self._add(entry)
         self.register_error_handler(Exception, self._answer_error)
-        self.check()
 
     def check(self) -> None:
-        """Every rule is declared, with its authentication; ValueError otherwise."""
+        """ValueError for a rule that came in beside the table; asked once more when the server starts."""
         check_declared(self.url_map, self.table)
 
     def cap_of(self, path: bytes) -> int:

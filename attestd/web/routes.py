@@ -51,15 +51,20 @@ class Page:
     summary: str
 
 
-def check_declared(rules: Map, table: Iterable[Verb | Page]) -> None:
-    """ValueError for a rule outside the table, a path named twice, or an entry without its authentication."""
-    declared: dict[str, Verb | Page] = {}
+def check_table(table: Iterable[Verb | Page]) -> None:
+    """ValueError for a path named twice, or an entry without its authentication."""
+    seen: set[str] = set()
     for entry in table:
         if not entry.authentication.strip():
             raise ValueError(f"{entry.path} does not say how its callers are authenticated")
-        if entry.path in declared:
+        if entry.path in seen:
             raise ValueError(f"{entry.path} is declared twice")
-        declared[entry.path] = entry
+        seen.add(entry.path)
+
+
+def check_declared(rules: Map, table: Iterable[Verb | Page]) -> None:
+    """ValueError for a rule outside the table."""
+    declared = {entry.path for entry in table}
     for rule in rules.iter_rules():
         if rule.rule not in declared:
             raise ValueError(f"{rule.rule} is not in the table of routes: declare it with its authentication")

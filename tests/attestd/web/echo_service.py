@@ -154,7 +154,13 @@ class Running:
     """The echo service in a process of its own, on loopback."""
 
     def __init__(
-        self, folder: Path, *, toml: str = "", limits: str = "", client_ca: Path | None = None
+        self,
+        folder: Path,
+        *,
+        toml: str = "",
+        limits: str = "",
+        client_ca: Path | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -168,7 +174,8 @@ class Running:
         command = [sys.executable, __file__, str(self.config)]
         if client_ca is not None:
             command.append(str(client_ca))
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.stderr, env={"PYTHONPATH": str(ROOT)})
+        environ = {**(environ or {}), "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.stderr, env=environ)
 
     def __enter__(self) -> "Running":
         self.await_listening()
