@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from attestd import attest, enroll
+from attestd.clock import now_ms
 from attestd.config import Config
+from attestd.exposure import refuse_exposed_emulators
 from attestd.issue.discovery import Discovery
 from attestd.issue.ear import Verifier
 from attestd.issue.keys import KeyRing
@@ -55,7 +57,8 @@ VERBS: Sequence[Verb] = (
 
 
 def build_service(config: Config) -> Service:
-    """The service of this configuration, its database migrated. PolicyError, StoreError or OSError stop the start."""
+    """The service of this configuration, its database migrated. PolicyError, StoreError or OSError stop the
+    start."""
     store = Store.open(config.database)
     store.migrate()
     epoch = store.read(meta.epoch)
@@ -64,12 +67,14 @@ def build_service(config: Config) -> Service:
         trust_domain=config.trust_domain,
         read_states=lambda: store.read(signing_keys.list_all),
     )
+    trust = TrustStore(config.admission.ek_roots)
+    refuse_exposed_emulators(config, trust.anchors(now_ms()).certificates)
     sealing = keyring.nonce_keys
     return Service(
         config=config,
         store=store,
         keyring=keyring,
-        trust=TrustStore(config.admission.ek_roots),
+        trust=trust,
         limits=RateLimits(config.limits.unproven_per_second, config.limits.device_per_minute),
         nonces=Nonces(Sealer.derive(sealing, label=b"nonce", epoch=epoch), b"attest"),
         enrollments=Sealer.derive(sealing, label=b"enrollment", epoch=epoch),

@@ -1,15 +1,15 @@
 """How did this machine boot, and what does it get for it? One attestation, from bytes to credentials.
 
-    claim      1  well formed: request, quote, keys                          structures          400
-    prove      2  nonce ours, AK's signature, extraData = SHA-256(request)   tpm.verify          403 attestation_failed
-               3  not expired, device not too fast                                               409, 429
-    record     4  nonce spent and intent recorded                            store, one transaction
-               5  banned, pending, root withdrawn?
-    judge      6  registers, certified keys, key proofs                      tpm.verify          403 evidence_incomplete
-               7  newer than what was judged before; policy                  policy              409, 403
-    grant      8  entitled to all that was asked                             grant               403 not_entitled
-               9  credentials and sealed keys                                grant → issue, seal
-    record    10  issue and audit recorded, if all is still as judged        store, one transaction
+claim      1  well formed: request, quote, keys                          structures          400
+prove      2  nonce ours, AK's signature, extraData = SHA-256(request)   tpm.verify          403
+attestation_failed 3  not expired, device not too fast                                               409,
+429 record     4  nonce spent and intent recorded                            store, one transaction 5
+banned, pending, root withdrawn? judge      6  registers, certified keys, key proofs
+tpm.verify          403 evidence_incomplete 7  newer than what was judged before; policy
+policy              409, 403 grant      8  entitled to all that was asked
+grant               403 not_entitled 9  credentials and sealed keys                                grant →
+issue, seal record    10  issue and audit recorded, if all is still as judged        store, one
+transaction
 """
 
 from typing import Any
@@ -30,13 +30,15 @@ from attestd.wire import Problem, b64encode
 
 
 def challenge(service: Service, body: ChallengeBody, *, now: int, request_id: str) -> dict[str, Any]:
-    """Answer 201: a nonce for this device and the registers to quote. Writes nothing; the same for who exists and who does not."""
+    """Answer 201: a nonce for this device and the registers to quote. Writes nothing; the same for who exists
+    and who does not."""
     policies = service.store.read(service.policies.active)
     return {
         "nonce": b64encode(service.nonces.issue(body.device_id, now=now)),
         "expires_at": rfc3339(now + service.config.limits.nonce_ttl * 1000),
         "pcr_selection": [
-            {"bank": bank, "pcrs": list(registers)} for bank, registers in challenge_selection(policies.documents)
+            {"bank": bank, "pcrs": list(registers)}
+            for bank, registers in challenge_selection(policies.documents)
         ],
         "event_log": False,
         "ima_log": False,

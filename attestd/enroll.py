@@ -1,4 +1,5 @@
-"""Which machine is this? A TPM proves that the key it will sign with lives beside the key its maker vouches for.
+"""Which machine is this? A TPM proves that the key it will sign with lives beside the key its maker vouches
+for.
 
     begin      1  keys and certificates read                          tpm.structures
                2  EK in a TCG template, AK of exact attributes        tpm.verify
@@ -8,8 +9,8 @@
                2  the proof is made with the opened secret
                3  spent, admitted and recorded                        store, one transaction
 
-`begin` writes nothing: the enrolment is a sealed token that holds everything. What an operator decided about a device (bans,
-approval) is told only to who has proven to be it.
+`begin` writes nothing: the enrolment is a sealed token that holds everything. What an operator decided about
+a device (bans, approval) is told only to who has proven to be it.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from typing import Any
 from attestd.clock import rfc3339
 from attestd.protocol import ActivationBody, EnrollmentBody
 from attestd.service import Service
-from attestd.store import audit, devices, enrollments
+from attestd.store import audit, devices, enrollments, meta
 from attestd.store.audit import AuditEvent
 from attestd.store.devices import Assurance, Device, Enrolment, State
 from attestd.store.engine import Transaction
@@ -75,13 +76,16 @@ def begin(service: Service, body: EnrollmentBody, *, now: int, request_id: str) 
 
 
 def activate(service: Service, body: ActivationBody, *, now: int, request_id: str) -> dict[str, Any]:
-    """Answer 201: the device and its state. The same activation again answers the same while that AK is the device's."""
+    """Answer 201: the device and its state. The same activation again answers the same while that AK is the
+    device's."""
     # 1. The enrolment is one that we began, at most five minutes ago.
     begun, secret, expires_at = _open(service, body.enrollment, now=now)
     # 2. Who answers has opened the secret, and believes to be talking to us.
     expected = activation_proof(secret, service.config.external_url, body.enrollment)
     if not hmac.compare_digest(expected, body.proof):
-        raise Problem("enrollment_refused", "The proof is not made with the activated secret.", cause="wrong_proof")
+        raise Problem(
+            "enrollment_refused", "The proof is not made with the activated secret.", cause="wrong_proof"
+        )
     # 3. Spent, admitted and recorded, or nothing of it.
     candidate = examine(service, begun, now=now)
     signer = service.audit_signer(now)
@@ -102,13 +106,15 @@ def activate(service: Service, body: ActivationBody, *, now: int, request_id: st
 
 
 def activation_proof(secret: bytes, server: str, enrollment: str) -> bytes:
-    """HMAC-SHA-256 over what is proven, to whom, and for which attempt: a secret relayed from another server proves nothing."""
+    """HMAC-SHA-256 over what is proven, to whom, and for which attempt: a secret relayed from another server
+    proves nothing."""
     message = b"\0".join((_PROOF_LABEL, server.encode(), enrollment.encode()))
     return hmac.new(secret, message, hashlib.sha256).digest()
 
 
 def examine(service: Service, body: EnrollmentBody, *, now: int) -> Candidate:
-    """Keys, template and chain are in order; Problem `malformed`, `noncanonical` or `enrollment_refused` if not."""
+    """Keys, template and chain are in order; Problem `malformed`, `noncanonical` or `enrollment_refused` if
+    not."""
     ek = _public(body.ek_public, "/ek_public")
     ak = _public(body.ak_public, "/ak_public")
     try:
@@ -144,8 +150,11 @@ def _public(raw: bytes, pointer: str) -> PublicArea:
     return public
 
 
-def _endorsement(service: Service, body: EnrollmentBody, ek: PublicArea, *, now: int) -> VerifiedEndorsement | None:
-    """The maker's word for this EK; None where nobody whom we trust gives it. A contradiction refuses in every mode."""
+def _endorsement(
+    service: Service, body: EnrollmentBody, ek: PublicArea, *, now: int
+) -> VerifiedEndorsement | None:
+    """The maker's word for this EK; None where nobody whom we trust gives it. A contradiction refuses in
+    every mode."""
     if body.ek_certificate is None:
         if body.ek_chain:
             raise Problem("malformed", "/ek_chain: a chain needs an ek_certificate.", pointer="/ek_chain")
@@ -177,7 +186,8 @@ def _assurance(endorsement: VerifiedEndorsement | None, allowed: bool) -> Assura
     return "allow_listed" if allowed else "first_use"
 
 
-# --- the enrolment, sealed -------------------------------------------------------------------------------------------
+# --- the enrolment, sealed
+# -------------------------------------------------------------------------------------------
 
 
 def _seal(service: Service, body: EnrollmentBody, secret: bytes, *, now: int) -> str:
@@ -194,7 +204,9 @@ def _seal(service: Service, body: EnrollmentBody, secret: bytes, *, now: int) ->
 
 
 def _open(service: Service, token: str, *, now: int) -> tuple[EnrollmentBody, bytes, int]:
-    gone = Problem("not_found", "No such enrolment, or it has expired; enrol again.", cause="enrollment_unknown")
+    gone = Problem(
+        "not_found", "No such enrolment, or it has expired; enrol again.", cause="enrollment_unknown"
+    )
     try:
         sealed = urlsafe_b64decode(token.encode("ascii"))
         value = json.loads(service.enrollments.open(sealed))
@@ -206,22 +218,36 @@ def _open(service: Service, token: str, *, now: int) -> tuple[EnrollmentBody, by
     return EnrollmentBody.model_validate(value), secret, expires_at
 
 
-# --- admission --------------------------------------------------------------------------------------------------------
+# --- admission
+# --------------------------------------------------------------------------------------------------------
 
 
 def _admit(
     service: Service, tx: Transaction, candidate: Candidate, *, spent: tuple[str, int], now: int
 ) -> tuple[Device | None, Problem | None]:
     """The device as it now stands, or why not. Runs inside the transaction that also records it."""
+    if not meta.advance_time(tx, now, service.config.limits.clock_skew * 1000):
+        # A second life for spent enrolments would begin here.
+        return None, Problem(
+            "unavailable", "The service's clock went back; try again later.", cause="clock_went_back"
+        )
     known = devices.find(tx, candidate.device_id)
     ak_name = candidate.ak.name.hex()
-    fresh = enrollments.spend(tx, spent[0], device_id=candidate.device_id, ak_name=ak_name, expires_at=spent[1])
+    # Remembered for longer than any clock skew that is let pass.
+    forget_at = spent[1] + LIFETIME_MS
+    fresh = enrollments.spend(
+        tx, spent[0], device_id=candidate.device_id, ak_name=ak_name, expires_at=forget_at
+    )
     if known is not None and known.state in ("banned", "retired"):
-        return None, Problem("device_banned", "An operator has banned or retired this device.", cause="ek_banned")
+        return None, Problem(
+            "device_banned", "An operator has banned or retired this device.", cause="ek_banned"
+        )
     if not fresh:
         if known is not None and known.ak_name == ak_name:
             return known, None
-        return None, Problem("conflict", "The device has a newer attestation key; enrol again.", cause="activation_spent")
+        return None, Problem(
+            "conflict", "The device has a newer attestation key; enrol again.", cause="activation_spent"
+        )
     holder = devices.find_by_ak_name(tx, ak_name)
     if holder is not None and holder.device_id != candidate.device_id:
         return None, Problem("identity_bound", "Another device holds this attestation key.", cause="ak_bound")
@@ -237,9 +263,7 @@ def _admit(
 def _new_device(candidate: Candidate, *, now: int) -> Device:
     state: State = "active" if candidate.admitted else "pending"
     enrolment = {name: getattr(_enrolment(candidate, None), name) for name in Enrolment.__slots__}
-    return Device(
-        device_id=candidate.device_id, state=state, created_at=now, updated_at=now, **enrolment
-    )
+    return Device(device_id=candidate.device_id, state=state, created_at=now, updated_at=now, **enrolment)
 
 
 def _enrolment(candidate: Candidate, known: Device | None) -> Enrolment:
@@ -270,5 +294,7 @@ def _event(device_id: str, device: Device | None, problem: Problem | None, reque
         cause=None if problem is None else problem.cause,
         request_id=request_id,
         device_id=device_id,
-        details={} if device is None else {"state": device.state, "assurance": device.assurance, "ak": device.ak_name},
+        details={}
+        if device is None
+        else {"state": device.state, "assurance": device.assurance, "ak": device.ak_name},
     )

@@ -1,7 +1,8 @@
-"""What does an accepted machine get? Entitlement first, all or nothing; then keys and credentials, and nothing else.
+"""What does an accepted machine get? Entitlement first, all or nothing; then keys and credentials, and
+nothing else.
 
-`entitle` decides without signing, so that a request for one thing too many costs no signature; `mint` signs what was
-entitled and decides nothing.
+`entitle` decides without signing, so that a request for one thing too many costs no signature; `mint` signs
+what was entitled and decides nothing.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ from tpm.verify.certified import VerifiedKey
 
 @dataclass(frozen=True, slots=True)
 class EntitledCredential:
-    """A credential that the policy grants to this device, bound to a key that is proven (or, for a JWT-SVID, to none)."""
+    """A credential that the policy grants to this device, bound to a key that is proven (or, for a JWT-SVID,
+    to none)."""
 
     format: str
     grant: Grant
@@ -34,7 +36,8 @@ class EntitledCredential:
 
 @dataclass(frozen=True, slots=True)
 class EntitledSeal:
-    """A sealed key that the policy gives, and the storage key that it is wrapped for ("ek", or a Name in hex)."""
+    """A sealed key that the policy gives, and the storage key that it is wrapped for ("ek", or a Name in
+    hex)."""
 
     seal: Seal
     parent: PublicArea
@@ -53,7 +56,8 @@ class Entitlement:
 def entitle(
     policy: Policy, claim: Claim, device: Device, *, keys: Mapping[bytes, VerifiedKey], trust_domain: str
 ) -> Entitlement:
-    """All or nothing; Problem `not_entitled` points into the request at the first thing that the policy does not give."""
+    """All or nothing; Problem `not_entitled` points into the request at the first thing that the policy does
+    not give."""
     credentials = []
     for index, (wanted, key) in enumerate(zip(claim.request.credentials, claim.keys, strict=True)):
         grant = _find_grant(policy, wanted, f"/credentials/{index}")
@@ -91,14 +95,18 @@ def _find_grant(policy: Policy, wanted: CredentialRequest, pointer: str) -> Gran
 
 def _check_key(grant: Grant, key: RequestedKey, pointer: str) -> None:
     if grant.key == "tpm" and not isinstance(key, bytes):
-        error = NotEntitled("software_key", f"{grant.agent} needs a key that lives in the TPM; name a certified one")
+        error = NotEntitled(
+            "software_key", f"{grant.agent} needs a key that lives in the TPM; name a certified one"
+        )
         raise _not_entitled(error, pointer)
 
 
 def _check_audience(grant: Grant, wanted: CredentialRequest, pointer: str) -> None:
     for index, audience in enumerate(wanted.audience):
         if audience not in grant.audiences:
-            error = NotEntitled("audience", f"{grant.agent} may be told to none but the audiences of its grant")
+            error = NotEntitled(
+                "audience", f"{grant.agent} may be told to none but the audiences of its grant"
+            )
             raise _not_entitled(error, f"{pointer}/{index}")
 
 
@@ -123,7 +131,9 @@ def _entitle_seals(
             seal = find_seal(policy, name=wanted.name)
             slow += seal.kind == "rsa-2048"
             if slow > 1:
-                raise NotEntitled("rsa_twice", "one round makes one rsa-2048 key; ask for the other in the next")
+                raise NotEntitled(
+                    "rsa_twice", "one round makes one rsa-2048 key; ask for the other in the next"
+                )
         except NotEntitled as error:
             raise _not_entitled(error, f"/sealed_keys/{index}/name") from None
         if parent is None:

@@ -1,7 +1,8 @@
 """Is this nonce ours, for whom, and from when? Is this enrolment the one that we began?
 
-Both are sealed tokens (AES-SIV, RFC 5297) under keys derived from `keys/nonce.key` and the store's epoch, so that issuing one
-writes nothing, every replica accepts it, and a restored backup (whose epoch is raised) accepts none of the old ones.
+Both are sealed tokens (AES-SIV, RFC 5297) under keys derived from `keys/nonce.key` and the store's epoch, so
+that issuing one writes nothing, every replica accepts it, and a restored backup (whose epoch is raised)
+accepts none of the old ones.
 """
 
 import secrets
@@ -26,7 +27,8 @@ def _derive(secret: bytes, *, label: bytes, epoch: int) -> AESSIV:
 
 @dataclass(frozen=True, slots=True)
 class Sealer:
-    """Seals small values to one meaning; `keys[0]` seals, every key opens (the previous one is still accepted)."""
+    """Seals small values to one meaning; `keys[0]` seals, every key opens (the previous one is still
+    accepted)."""
 
     keys: tuple[AESSIV, ...]
 
@@ -64,11 +66,14 @@ class Nonces:
         return self.sealer.seal(value, self.purpose, device_id.encode("ascii"))
 
     def issued_at(self, nonce: bytes, device_id: str) -> int:
-        """When the nonce was issued, in milliseconds; EvidenceError `nonce_unknown` when it is not ours for this device."""
+        """When the nonce was issued, in milliseconds; EvidenceError `nonce_unknown` when it is not ours for
+        this device."""
         if len(nonce) != NONCE_SIZE:
             raise EvidenceError("nonce_unknown", f"a nonce has {NONCE_SIZE} bytes, this one {len(nonce)}")
         try:
             value = self.sealer.open(nonce, self.purpose, device_id.encode("ascii"))
         except EvidenceError:
-            raise EvidenceError("nonce_unknown", "the nonce was not issued to this device for this purpose") from None
+            raise EvidenceError(
+                "nonce_unknown", "the nonce was not issued to this device for this purpose"
+            ) from None
         return int.from_bytes(value[_RANDOM_SIZE:], "big")

@@ -1,7 +1,8 @@
-"""What may a device say, member by member? The request bodies of `/v1`, strict and frozen (DESIGN of the protocol: README).
+"""What may a device say, member by member? The request bodies of `/v1`, strict and frozen (DESIGN of the
+protocol: README).
 
-Bytes arrive as canonical base64 and are `bytes` from here on. Unknown members, other types and other spellings of the same
-value are refused with a JSON pointer; nothing here knows whether what is said is true.
+Bytes arrive as canonical base64 and are `bytes` from here on. Unknown members, other types and other
+spellings of the same value are refused with a JSON pointer; nothing here knows whether what is said is true.
 """
 
 import re
@@ -51,7 +52,9 @@ def _one(value: object) -> int:
 Base64 = Annotated[
     bytes, BeforeValidator(_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 ]
-Hex = Annotated[bytes, BeforeValidator(_hex), WithJsonSchema({"type": "string", "pattern": "^([0-9a-f]{2})+$"})]
+Hex = Annotated[
+    bytes, BeforeValidator(_hex), WithJsonSchema({"type": "string", "pattern": "^([0-9a-f]{2})+$"})
+]
 Register = Annotated[int, BeforeValidator(_register), WithJsonSchema({"type": "string"})]
 Version = Annotated[int, BeforeValidator(_one), WithJsonSchema({"const": 1})]
 DeviceId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -110,7 +113,8 @@ class LogDigest(Body):
 
 
 class AttestationBody(Body):
-    """`POST /v1/attestations`: the signed request, the quote that covers it, and what the quote's digests stand for."""
+    """`POST /v1/attestations`: the signed request, the quote that covers it, and what the quote's digests
+    stand for."""
 
     request: Base64
     quote: QuoteParts
@@ -162,7 +166,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read(model: type[Model], members: Mapping[str, Any], *, at: str = "") -> Model:
-    """The typed value; Problem `malformed` or `noncanonical` with a pointer below `at` for the first thing that is wrong."""
+    """The typed value; Problem `malformed` or `noncanonical` with a pointer below `at` for the first thing
+    that is wrong."""
     try:
         return model.model_validate(members)
     except ValidationError as error:
@@ -178,5 +183,6 @@ def read(model: type[Model], members: Mapping[str, Any], *, at: str = "") -> Mod
 def _is_union_branch(part: object) -> bool:
     """Pydantic names the branch of a union in the location; a JSON pointer does not."""
     return isinstance(part, str) and (
-        part in ("LogDigest", "KeyName", "[key]") or part.startswith(("function-", "literal[", "constrained-", "dict["))
+        part in ("LogDigest", "KeyName", "[key]")
+        or part.startswith(("function-", "literal[", "constrained-", "dict["))
     )

@@ -1,4 +1,5 @@
-"""What does every verb of the service need? Made once at the start, shared by all requests, and holding no request's state."""
+"""What does every verb of the service need? Made once at the start, shared by all requests, and holding no
+request's state."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -34,7 +35,8 @@ _EVENTS: Mapping[str, Event] = {
 
 
 class PolicyCache:
-    """The policies in force, read again when the store's generation says that they changed: at once, on every replica."""
+    """The policies in force, read again when the store's generation says that they changed: at once, on every
+    replica."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +49,8 @@ class PolicyCache:
         if known is not None and known.generation == generation:
             return known
         loaded = tuple(
-            ActivePolicy(load_policy(version.source, version.files), version.version) for version in policies.active(tx)
+            ActivePolicy(load_policy(version.source, version.files), version.version)
+            for version in policies.active(tx)
         )
         fresh = ActivePolicies(generation, loaded)
         with self._lock:
@@ -72,7 +75,8 @@ class Service:
     policies: PolicyCache = field(default_factory=PolicyCache)
 
     def audit_signer(self, now: int) -> HeadSigner:
-        """Who signs the audit's heads. Asked before a transaction, for it may have to read the keys' states itself."""
+        """Who signs the audit's heads. Asked before a transaction, for it may have to read the keys' states
+        itself."""
         return audit_signer(self.keyring.at(now))
 
     def trusts(self, root_sha256: str, *, now: int) -> bool:
@@ -84,7 +88,8 @@ class Service:
         return any(root.sha256 == root_sha256 for root in anchors.certificates)
 
     def refuse(self, problem: Problem, *, now: int, request_id: str, source: str, path: str) -> None:
-        """Record one refused request whose device is not proven; of a flood, the first few and then their number."""
+        """Record one refused request whose device is not proven; of a flood, the first few and then their
+        number."""
         event = _EVENTS.get(path, "request")
         if not self.refusals.admit(event, problem.code, now):
             return
@@ -115,10 +120,12 @@ class Service:
         """The published documents by path, each rendered from the time."""
         return {
             JWKS_PATH: lambda now: self.discovery.documents(self.keyring.at(now)).jwks,
-            "/.well-known/openid-configuration": lambda now: self.discovery.documents(
-                self.keyring.at(now)
-            ).openid_configuration,
-            "/.well-known/spiffe/bundle": lambda now: self.discovery.documents(self.keyring.at(now)).spiffe_bundle,
+            "/.well-known/openid-configuration": lambda now: (
+                self.discovery.documents(self.keyring.at(now)).openid_configuration
+            ),
+            "/.well-known/spiffe/bundle": lambda now: (
+                self.discovery.documents(self.keyring.at(now)).spiffe_bundle
+            ),
         }
 
     def maintain(self, now: int) -> Maintained:
@@ -138,21 +145,25 @@ class Service:
         signer = self.audit_signer(now)
         self.refusals.flush(
             now,
-            lambda events: self.store.write(lambda tx: audit.append_all(tx, signer, events, chain=None, now=now)),
+            lambda events: self.store.write(
+                lambda tx: audit.append_all(tx, signer, events, chain=None, now=now)
+            ),
             closing=True,
         )
         self.store.close()
 
     def _keys_agree(self, now: int) -> bool:
         """All replicas hold the same keys, and every published one is here."""
-        fingerprint = self.keyring.fingerprint()
+        keys = self.keyring.at(now)
         known = self.store.read(meta.fingerprints).get("keys")
-        return known == fingerprint and not self.keyring.at(now).missing
+        return known == self.keyring.fingerprint() and not keys.missing
 
 
 def trust_unreadable(error: PolicyError) -> Problem:
     """Nobody is trusted while the trust store cannot be read; that is our fault and no device's."""
-    return Problem("unavailable", "The trust store cannot be read; an operator must mend it.", cause=error.reason)
+    return Problem(
+        "unavailable", "The trust store cannot be read; an operator must mend it.", cause=error.reason
+    )
 
 
 def _holds(check: Callable[[], bool]) -> bool:

@@ -1,7 +1,8 @@
-"""What would a machine with a TPM send? A software attester: keys, names, quotes and certifications made by hand.
+"""What would a machine with a TPM send? A software attester: keys, names, quotes and certifications made by
+hand.
 
-It shares no code with the verifier, so that a mistake must be made twice to stay hidden, and it can lie in every member:
-tests change one thing and expect one answer. Real TPMs are played by swtpm elsewhere.
+It shares no code with the verifier, so that a mistake must be made twice to stay hidden, and it can lie in
+every member: tests change one thing and expect one answer. Real TPMs are played by swtpm elsewhere.
 """
 
 import hashlib
@@ -23,7 +24,12 @@ from cryptography.x509.oid import NameOID
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
-EK_ATTRIBUTES, AK_ATTRIBUTES, KEY_ATTRIBUTES, PARENT_ATTRIBUTES = 0x000300B2, 0x00050072, 0x00040072, 0x00030472
+EK_ATTRIBUTES, AK_ATTRIBUTES, KEY_ATTRIBUTES, PARENT_ATTRIBUTES = (
+    0x000300B2,
+    0x00050072,
+    0x00040072,
+    0x00030472,
+)
 POLICY_A = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 NULL, AES128CFB = b"\x00\x10", bytes.fromhex("000600800043")
 ECDSA_SHA256, RSASSA_SHA256, RSAPSS_SHA256 = (bytes.fromhex(h) for h in ("0018000b", "0014000b", "0016000b"))
@@ -51,7 +57,9 @@ def public_area(
     head = struct.pack(">HHI", 0x0001 if isinstance(key, rsa.RSAPrivateKey) else 0x0023, 0x000B, attributes)
     if isinstance(key, rsa.RSAPrivateKey):
         modulus = key.public_key().public_numbers().n.to_bytes(key.key_size // 8, "big")
-        return head + sized(policy) + symmetric + scheme + struct.pack(">HI", key.key_size, 0) + sized(modulus)
+        return (
+            head + sized(policy) + symmetric + scheme + struct.pack(">HI", key.key_size, 0) + sized(modulus)
+        )
     point = key.public_key().public_numbers()
     x, y = point.x.to_bytes(32, "big"), point.y.to_bytes(32, "big")
     return head + sized(policy) + symmetric + scheme + bytes.fromhex("00030010") + sized(x) + sized(y)
@@ -105,8 +113,14 @@ class TestMaker:
 
     def endorse(self, ek: PrivateKey, *, manufacturer: str = "id:49465800") -> bytes:
         """An EK certificate (DER) as TCG's EK Credential Profile has it."""
-        attributes = [("2.23.133.2.1", manufacturer), ("2.23.133.2.2", "SLB9670"), ("2.23.133.2.3", "id:00070055")]
-        names = x509.Name([x509.NameAttribute(x509.ObjectIdentifier(oid), value) for oid, value in attributes])
+        attributes = [
+            ("2.23.133.2.1", manufacturer),
+            ("2.23.133.2.2", "SLB9670"),
+            ("2.23.133.2.3", "id:00070055"),
+        ]
+        names = x509.Name(
+            [x509.NameAttribute(x509.ObjectIdentifier(oid), value) for oid, value in attributes]
+        )
         rsa_key = isinstance(ek, rsa.RSAPrivateKey)
         now = datetime.now(UTC)
         builder = (
@@ -159,7 +173,12 @@ def jwk_of(key: PrivateKey) -> dict[str, str]:
     """The public JWK with the members that the protocol asks for."""
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.public_key().public_numbers()
-        return {"kty": "RSA", "alg": "PS256", "n": b64url(numbers.n.to_bytes(key.key_size // 8, "big")), "e": "AQAB"}
+        return {
+            "kty": "RSA",
+            "alg": "PS256",
+            "n": b64url(numbers.n.to_bytes(key.key_size // 8, "big")),
+            "e": "AQAB",
+        }
     point = key.public_key().public_numbers()
     x, y = point.x.to_bytes(32, "big"), point.y.to_bytes(32, "big")
     return {"kty": "EC", "crv": "P-256", "alg": "ES256", "x": b64url(x), "y": b64url(y)}
@@ -206,11 +225,15 @@ class Machine:
     firmware_version: int = 0x0001000200030004
 
     @classmethod
-    def create(cls, maker: TestMaker | None, *, ek: str = "p256", ak: str = "p256", **extra: Any) -> "Machine":
+    def create(
+        cls, maker: TestMaker | None, *, ek: str = "p256", ak: str = "p256", **extra: Any
+    ) -> "Machine":
         ek_key, ak_key = new_key(ek), new_key(ak)
         ek_public = public_area(ek_key, attributes=EK_ATTRIBUTES, policy=POLICY_A, symmetric=AES128CFB)
         pcrs = {register: hashlib.sha256(b"pcr%d" % register).digest() for register in range(24)}
-        machine = cls(ek_key, ak_key, ek_public, b"", None if maker is None else maker.endorse(ek_key), pcrs, **extra)
+        machine = cls(
+            ek_key, ak_key, ek_public, b"", None if maker is None else maker.endorse(ek_key), pcrs, **extra
+        )
         return machine.with_new_ak(ak_key)
 
     def with_new_ak(self, key: PrivateKey | None = None) -> "Machine":
@@ -246,7 +269,9 @@ class Machine:
     def attested(self, kind: int, extra: bytes, body: bytes, *, signer: bytes | None = None) -> bytes:
         """TPMS_ATTEST with the machine's clock."""
         clock = struct.pack(">QIIB", self.clock, self.reset_count, self.restart_count, self.safe)
-        head = b"\xffTCG" + struct.pack(">H", kind) + sized(self.qualified_signer if signer is None else signer)
+        head = (
+            b"\xffTCG" + struct.pack(">H", kind) + sized(self.qualified_signer if signer is None else signer)
+        )
         return head + sized(extra) + clock + struct.pack(">Q", self.firmware_version) + body
 
     def quote(self, extra: bytes, registers: Any) -> tuple[bytes, bytes]:
@@ -260,7 +285,11 @@ class Machine:
         """What TPM2_Certify says of a key, as the protocol carries it."""
         body = sized(key.name) + sized(qualified(qualified(ENDORSEMENT, b"\x00\x0b" + bytes(32)), key.name))
         attest = self.attested(CERTIFY, extra, body)
-        return {"public": b64(sized(key.public)), "attest": b64(attest), "signature": b64(sign(self.ak, attest))}
+        return {
+            "public": b64(sized(key.public)),
+            "attest": b64(attest),
+            "signature": b64(sign(self.ak, attest)),
+        }
 
 
 def unwrap(key: PrivateKey, label: bytes, name: bytes, wrapped: bytes, secret: bytes) -> bytes:
@@ -277,7 +306,9 @@ def unwrap(key: PrivateKey, label: bytes, name: bytes, wrapped: bytes, secret: b
 
 def _open_seed(key: PrivateKey, label: bytes, secret: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
-        return key.decrypt(secret, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label + b"\0"))
+        return key.decrypt(
+            secret, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label + b"\0")
+        )
     x, y = secret[2:34], secret[36:68]
     point = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
     shared = key.exchange(ec.ECDH(), point.public_key())

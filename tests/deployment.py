@@ -1,4 +1,5 @@
-"""A whole service in a directory, made as an operator makes it, for tests that come in through the front door."""
+"""A whole service in a directory, made as an operator makes it, for tests that come in through the front
+door."""
 
 import json
 import shutil
@@ -50,7 +51,8 @@ class Deployment:
         self.service.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    # --- the operator -------------------------------------------------------------------------------------------------
+    # --- the operator
+    # -------------------------------------------------------------------------------------------------
 
     def operate(self, *arguments: str, status: int = 0) -> Result:
         """`attestd NOUN VERB … --config …`; fails the test when it ends otherwise."""
@@ -70,7 +72,9 @@ class Deployment:
         """What must not change when nothing is issued."""
         tables = ("credentials", "sealed_keys", "devices")
         return self.service.store.read(
-            lambda tx: {name: tx.execute(f"SELECT COUNT(*) AS n FROM {name}").fetchone()["n"] for name in tables}
+            lambda tx: {
+                name: tx.execute(f"SELECT COUNT(*) AS n FROM {name}").fetchone()["n"] for name in tables
+            }
         )
 
     def audit(self, **wanted: Any) -> list[dict[str, Any]]:
@@ -78,7 +82,8 @@ class Deployment:
         records = self.listed("audit", "show")
         return [r for r in records if all(r.get(key) == value for key, value in wanted.items())]
 
-    # --- the wire -----------------------------------------------------------------------------------------------------
+    # --- the wire
+    # -----------------------------------------------------------------------------------------------------
 
     def post(self, path: str, body: Any) -> tuple[int, dict[str, Any]]:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -92,7 +97,8 @@ class Deployment:
             raise Refused(f"{path}: expected {status}, got {found}: {json.dumps(answer)}")
         return answer
 
-    # --- devices ------------------------------------------------------------------------------------------------------
+    # --- devices
+    # ------------------------------------------------------------------------------------------------------
 
     def machine(self, **kind: Any) -> Machine:
         """A new machine of the trusted maker, enrolled."""
@@ -116,7 +122,8 @@ class Deployment:
         return self.expect(200, "/v1/attestations", self.round(machine, **members).body())
 
     def problem(self, body: Any, status: int, code: str, path: str = "/v1/attestations") -> dict[str, Any]:
-        """The problem with which this is refused: 4xx, nothing issued, one audit record, no secret in the answer."""
+        """The problem with which this is refused: 4xx, nothing issued, one audit record, no secret in the
+        answer."""
         before, records = self.counts(), len(self.audit())
         found, answer = self.post(path, body)
         assert (found, answer.get("code")) == (status, code), (found, answer)
@@ -131,7 +138,9 @@ def run(*arguments: str, status: int = 0) -> Result:
     """The command line in this process."""
     result = CliRunner().invoke(main, list(arguments), standalone_mode=True)
     if result.exit_code != status:
-        raise Refused(f"attestd {' '.join(arguments)}: {result.exit_code}: {result.output}") from result.exception
+        raise Refused(
+            f"attestd {' '.join(arguments)}: {result.exit_code}: {result.output}"
+        ) from result.exception
     return result
 
 
@@ -146,7 +155,12 @@ def configure(directory: Path, settings: Mapping[str, str]) -> None:
 
 
 def policy_for(
-    machine: Machine, *, name: str = "plant", registers: tuple[int, ...] = (0, 7), extra: str = "", top: str = ""
+    machine: Machine,
+    *,
+    name: str = "plant",
+    registers: tuple[int, ...] = (0, 7),
+    extra: str = "",
+    top: str = "",
 ) -> str:
     """A policy that accepts this machine as it is now and grants its agents everything that exists."""
     values = "\n".join(f'{r} = ["{machine.bank}:{machine.pcrs[r].hex()}"]' for r in registers)
@@ -178,5 +192,3 @@ pcrs = [0, 7]
 def credential(form: str, agent: str = "billing", **members: Any) -> dict[str, Any]:
     """One member of `credentials`."""
     return {"format": form, "agent": agent} | members
-
-

@@ -1,7 +1,9 @@
-"""How does the agent talk to its server? One request, one answer, both bounded, and nothing that the server chooses.
+"""How does the agent talk to its server? One request, one answer, both bounded, and nothing that the server
+chooses.
 
-TLS always, plain HTTP to the machine itself only. A redirect is refused, because a body that proves something must go nowhere
-but to the server that it names. The library underneath keeps no cookies and reads no proxy settings.
+TLS always, plain HTTP to the machine itself only. A redirect is refused, because a body that proves something
+must go nowhere but to the server that it names. The library underneath keeps no cookies and reads no proxy
+settings.
 """
 
 import http.client
@@ -54,11 +56,17 @@ class Server:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise DeviceError("server_url", f"{self.url} is no address of a service; write https://HOST[:PORT]")
+            raise DeviceError(
+                "server_url", f"{self.url} is no address of a service; write https://HOST[:PORT]"
+            )
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise DeviceError("server_url", f"{self.url} would be unencrypted; use https, http is for loopback only")
+            raise DeviceError(
+                "server_url", f"{self.url} would be unencrypted; use https, http is for loopback only"
+            )
         if self.url.endswith("/"):
-            raise DeviceError("server_url", f"{self.url} must not end with a slash; write it as the service does")
+            raise DeviceError(
+                "server_url", f"{self.url} must not end with a slash; write it as the service does"
+            )
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer's members; Refusal for a problem, Unreachable when there is no answer of this protocol."""
@@ -69,7 +77,9 @@ class Server:
         """A published document; errors as for `post`."""
         return self._exchange("GET", path, None, {})
 
-    def _exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> dict[str, Any]:
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> dict[str, Any]:
         parts = urlsplit(self.url)
         connection = self._connection(parts.hostname or "", parts.port)
         try:
@@ -90,7 +100,9 @@ class Server:
         try:
             context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
         except (OSError, ssl.SSLError) as error:
-            raise DeviceError("ca_unreadable", f"{self.ca}: {error}; name a PEM file with the server's CA") from None
+            raise DeviceError(
+                "ca_unreadable", f"{self.ca}: {error}; name a PEM file with the server's CA"
+            ) from None
         return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
 
 
@@ -98,7 +110,9 @@ def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, A
     if len(raw) > ANSWER_LIMIT:
         raise Unreachable(f"{url} answered with more than {ANSWER_LIMIT} bytes")
     if 300 <= answer.status < 400:
-        raise Unreachable(f"{url} answered with a redirect, which is not followed; name the service's own address")
+        raise Unreachable(
+            f"{url} answered with a redirect, which is not followed; name the service's own address"
+        )
     try:
         members = json.loads(raw)
     except (ValueError, RecursionError):

@@ -10,7 +10,9 @@ from attestd.store.audit import AuditEvent, Event
 from attestd.wire import Problem
 
 
-def refusal_event(claim: Claim, problem: Problem, request_id: str, *, policy: str | None = None) -> AuditEvent:
+def refusal_event(
+    claim: Claim, problem: Problem, request_id: str, *, policy: str | None = None
+) -> AuditEvent:
     """One record for one refused attestation of a proven device."""
     return AuditEvent(
         event="attest",
@@ -25,7 +27,8 @@ def refusal_event(claim: Claim, problem: Problem, request_id: str, *, policy: st
 
 
 def issue_events(case: Case, judgement: Judgement, minted: Minted) -> Iterator[AuditEvent]:
-    """One record for the accepted attestation, then one for each credential and each sealed key. No secret, no token."""
+    """One record for the accepted attestation, then one for each credential and each sealed key. No secret,
+    no token."""
     yield _accepted(case, judgement, "attest", {"checks": list(judgement.checks)})
     for credential in minted.credentials:
         details = {

@@ -17,5 +17,6 @@ class Case:
     claim: Claim
     proven: Proven
     device: Device
-    """The row as it stood when the nonce was spent; it may be newer than the one by which the quote was proven."""
+    """The row as it stood when the nonce was spent; it may be newer than the one by which the quote was
+    proven."""
     policies: ActivePolicies

@@ -1,8 +1,8 @@
 """What does the device claim? The body of an attestation, taken apart once; nothing in here is believed yet.
 
-Structures that are none, or not canonical, are refused here (400). A structure that is well formed and says something that
-cannot be so is kept as the EvidenceError that it is, and raised where its turn comes (403), so that the order of answers is
-the protocol's and not the parser's.
+Structures that are none, or not canonical, are refused here (400). A structure that is well formed and says
+something that cannot be so is kept as the EvidenceError that it is, and raised where its turn comes (403), so
+that the order of answers is the protocol's and not the parser's.
 """
 
 import hashlib
@@ -113,11 +113,15 @@ def _read_key(wanted: CredentialRequest, at: str) -> RequestedKey:
     if wanted.format == "jwt-svid":
         _demand(wanted.key is None, f"{at}/key", "a jwt-svid is bound to no key; leave it out")
         _demand(bool(wanted.audience), f"{at}/audience", "a jwt-svid needs an audience")
-        _demand(len(set(wanted.audience)) == len(wanted.audience), f"{at}/audience", "names an audience twice")
+        _demand(
+            len(set(wanted.audience)) == len(wanted.audience), f"{at}/audience", "names an audience twice"
+        )
         return None
     _demand(not wanted.audience, f"{at}/audience", "only a jwt-svid has an audience; leave it out")
     if wanted.key is None:
-        raise Problem("malformed", f"{at}/key: an SVID needs the key that it is bound to.", pointer=f"{at}/key")
+        raise Problem(
+            "malformed", f"{at}/key: an SVID needs the key that it is bound to.", pointer=f"{at}/key"
+        )
     if "name" in wanted.key:
         return bytes.fromhex(read(KeyName, wanted.key, at=f"{at}/key").name)
     try:

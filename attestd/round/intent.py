@@ -1,4 +1,5 @@
-"""Is this nonce spent here and now, by a device that may ask? The first transaction: nonce, intent, and nothing in between.
+"""Is this nonce spent here and now, by a device that may ask? The first transaction: nonce, intent, and
+nothing in between.
 
 An intent that never gets an outcome is closed as abandoned by the service's maintenance.
 """
@@ -16,11 +17,13 @@ from attestd.store.engine import Transaction
 from attestd.wire import Problem
 
 _SPENT_FOR_MS = 10 * 60 * 1000
-"""How long a spent nonce is remembered beyond its own time; far longer than any clock skew that is let pass."""
+"""How long a spent nonce is remembered beyond its own time; far longer than any clock skew that is let pass.
+"""
 
 
 def open_case(service: Service, claim: Claim, proven: Proven, *, now: int, request_id: str) -> Case:
-    """Spend the nonce and record the intent, or raise: `nonce_spent`, `device_banned`, `device_pending` and their like."""
+    """Spend the nonce and record the intent, or raise: `nonce_spent`, `device_banned`, `device_pending` and
+    their like."""
     attestation_id = secrets.token_hex(16)
     signer = service.audit_signer(now)
 
@@ -54,7 +57,9 @@ def open_case(service: Service, claim: Claim, proven: Proven, *, now: int, reque
 def _spend(service: Service, tx: Transaction, claim: Claim, proven: Proven, *, now: int) -> Problem | None:
     if not meta.advance_time(tx, now, service.config.limits.clock_skew * 1000):
         # A second life for spent nonces would begin here.
-        return Problem("unavailable", "The service's clock went back; try again later.", cause="clock_went_back")
+        return Problem(
+            "unavailable", "The service's clock went back; try again later.", cause="clock_went_back"
+        )
     expires_at = proven.issued_at + service.config.limits.nonce_ttl * 1000 + _SPENT_FOR_MS
     if not nonces.spend(tx, claim.request.nonce, spent_at=now, expires_at=expires_at):
         return Problem("nonce_spent", "The nonce was used before; ask for a new challenge.")
@@ -64,9 +69,13 @@ def _spend(service: Service, tx: Transaction, claim: Claim, proven: Proven, *, n
 def _may_speak(service: Service, device: Device | None, proven: Proven, *, now: int) -> Problem | None:
     """The device still is what it was when its quote was proven, and its operator lets it ask."""
     if device is None or device.ak_public != proven.device.ak_public:
-        return Problem("attestation_failed", "the attestation key was replaced meanwhile", cause="ak_mismatch")
+        return Problem(
+            "attestation_failed", "the attestation key was replaced meanwhile", cause="ak_mismatch"
+        )
     if device.state in ("banned", "retired"):
-        return Problem("device_banned", "An operator has banned or retired this device.", cause=f"ek_{device.state}")
+        return Problem(
+            "device_banned", "An operator has banned or retired this device.", cause=f"ek_{device.state}"
+        )
     if device.state != "active":
         return Problem("device_pending", "The device waits for an operator's approval.")
     allowed = device.device_id in service.config.admission.ek_allow

@@ -46,7 +46,8 @@ class Judgement:
 
 
 def judge(case: Case) -> Judgement:
-    """Every check in the order of the protocol; the first kind of fault decides the answer, and all of that kind are told."""
+    """Every check in the order of the protocol; the first kind of fault decides the answer, and all of that
+    kind are told."""
     claim, proven = case.claim, case.proven
     chosen, no_policy = _choose(case)
     # 1. Registers, certified keys and their proofs are whole.
@@ -56,7 +57,9 @@ def judge(case: Case) -> Judgement:
     # 2. It is newer than what was judged before.
     if is_stale(proven, case.device):
         detail = "Newer evidence of this device was judged already; ask for a new challenge."
-        return Judgement(pcrs, keys, chosen, None, (), (), Problem("conflict", detail, cause="stale_evidence"))
+        return Judgement(
+            pcrs, keys, chosen, None, (), (), Problem("conflict", detail, cause="stale_evidence")
+        )
     continuity = judge_continuity(case.device.baseline, proven.quote, claim.request.boot_id)
     # 3. One policy covers the device, and accepts.
     if chosen is None:
@@ -67,7 +70,8 @@ def judge(case: Case) -> Judgement:
 
 
 def is_stale(proven: Proven, device: Device) -> bool:
-    """Older than the last judged quote of this boot, or of an earlier boot and possibly made before that quote was judged."""
+    """Older than the last judged quote of this boot, or of an earlier boot and possibly made before that
+    quote was judged."""
     clock = proven.quote.quote.clock
     older_nonce = device.judged_at is not None and proven.issued_at < device.judged_at
     if device.judged_reset is None or device.judged_restart is None or device.judged_clock is None:
@@ -85,7 +89,9 @@ def _choose(case: Case) -> tuple[ActivePolicy | None, Problem | None]:
         document = choose_policy(case.policies.documents, subject)
     except NoPolicy as error:
         finding = {"code": "no_policy", "subject": "policy", "expected": ["one"], "found": error.reason}
-        return None, Problem("no_policy", f"{error.detail}.", cause=f"policy_{error.reason}", findings=[finding])
+        return None, Problem(
+            "no_policy", f"{error.detail}.", cause=f"policy_{error.reason}", findings=[finding]
+        )
     return case.policies.active(document), None
 
 
@@ -154,4 +160,3 @@ def _rejected(appraisal: Appraisal, chosen: ActivePolicy) -> Problem:
     told = disclosed(appraisal.findings, chosen.document.disclose)
     detail = f"The policy {chosen.document.name}@{chosen.version} does not accept how this device booted."
     return Problem("posture_rejected", detail, cause=appraisal.findings[0].code, findings=told)
-

@@ -1,4 +1,5 @@
-"""Which credentials and sealed keys leave for an accepted machine? Signs what was entitled, and decides nothing."""
+"""Which credentials and sealed keys leave for an accepted machine? Signs what was entitled, and decides
+nothing."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -154,7 +155,9 @@ def _credential(
         )
     thumbprint = None if wanted.key is None else wanted.key.thumbprint
     agent = wanted.grant.agent
-    return MintedCredential(identifier, wanted.format, agent, wanted.spiffe_id, text, ends, signer.kid, thumbprint)
+    return MintedCredential(
+        identifier, wanted.format, agent, wanted.spiffe_id, text, ends, signer.kid, thumbprint
+    )
 
 
 def _bound(wanted: EntitledCredential) -> BoundKey:
@@ -163,7 +166,8 @@ def _bound(wanted: EntitledCredential) -> BoundKey:
 
 
 def _seal(wanted: EntitledSeal, pcrs: VerifiedPcrs) -> MintedSeal:
-    """Sealed to the values that were quoted: what the registers hold by now is the device's to prove when it opens."""
+    """Sealed to the values that were quoted: what the registers hold by now is the device's to prove when it
+    opens."""
     selection = PcrSelection.of(pcrs.bank, wanted.seal.pcrs)
     values = pcr_digest(selection, {pcrs.bank: pcrs.values}, SHA256)
     digest = policy_pcr(start(SHA256), SHA256, selection, values)

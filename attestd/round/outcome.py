@@ -1,4 +1,5 @@
-"""What came of it? The second transaction: the outcome with its audit, and only if what was judged still stands."""
+"""What came of it? The second transaction: the outcome with its audit, and only if what was judged still
+stands."""
 
 import secrets
 
@@ -17,8 +18,11 @@ from attestd.store.sealed_keys import Sealed
 from attestd.wire import Problem
 
 
-def refuse_case(service: Service, case: Case, judgement: Judgement | None, problem: Problem, *, now: int) -> None:
-    """The refusal with everything that was found, whatever the device is told. A refused posture ends earlier credentials."""
+def refuse_case(
+    service: Service, case: Case, judgement: Judgement | None, problem: Problem, *, now: int
+) -> None:
+    """The refusal with everything that was found, whatever the device is told. A refused posture ends earlier
+    credentials."""
     found = () if judgement is None else judgement.findings
     chosen = None if judgement is None else judgement.chosen
     outcome = Outcome(
@@ -73,8 +77,11 @@ def _mark(case: Case, *, now: int) -> Mark:
 # --- issued -------------------------------------------------------------------------------------
 
 
-def issue_case(service: Service, case: Case, judgement: Judgement, minted: Minted, *, now: int) -> tuple[int, ...]:
-    """Record all that was signed, durably, before it leaves; the versions of the sealed keys. `conflict` drops all of it."""
+def issue_case(
+    service: Service, case: Case, judgement: Judgement, minted: Minted, *, now: int
+) -> tuple[int, ...]:
+    """Record all that was signed, durably, before it leaves; the versions of the sealed keys. `conflict`
+    drops all of it."""
 
     signer = service.audit_signer(now)
     device_id = case.device.device_id
@@ -105,7 +112,8 @@ def issue_case(service: Service, case: Case, judgement: Judgement, minted: Minte
 def _changed(
     tx: Transaction, device: Device | None, case: Case, judgement: Judgement, minted: Minted
 ) -> Problem | None:
-    """Device state, key, labels, policy and boot are still those that were judged, and every key that signed still signs."""
+    """Device state, key, labels, policy and boot are still those that were judged, and every key that signed
+    still signs."""
     policy = judgement.policy
     attestation = attestations.get(tx, case.attestation_id)
     unchanged = (
@@ -126,7 +134,11 @@ def _changed(
 
 def _still_speaks(device: Device, case: Case) -> bool:
     judged = case.device
-    same_identity = (device.state, device.ak_public, device.name) == (judged.state, judged.ak_public, judged.name)
+    same_identity = (device.state, device.ak_public, device.name) == (
+        judged.state,
+        judged.ak_public,
+        judged.name,
+    )
     same_boot = (device.reset_count, device.restart_count) == (judged.reset_count, judged.restart_count)
     return same_identity and same_boot and dict(device.labels) == dict(judged.labels)
 

@@ -1,6 +1,7 @@
 """Did this device's TPM sign this request, just now?
 
-Nothing is spent or written before this holds: who does not have the attestation key can burn nothing and change nothing.
+Nothing is spent or written before this holds: who does not have the attestation key can burn nothing and
+change nothing.
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from tpm.verify.keys import AttestationKey, accept_attestation_key, bare_attesta
 from tpm.verify.quote import VerifiedQuote, verify_quote
 
 Signers = frozenset[bytes]
+_NOT_SIGNED = frozenset({"bad_signature", "scheme_mismatch"})
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A request that this device's TPM signed; `device` is the row by which it was judged, `issued_at` its nonce's time."""
+    """A request that this device's TPM signed; `device` is the row by which it was judged, `issued_at` its
+    nonce's time."""
 
     device: Device
     ak: AttestationKey
@@ -34,7 +37,8 @@ class Proven:
 
 
 def prove(service: Service, claim: Claim) -> Proven:
-    """Problem `attestation_failed`, with one body for every cause; an unknown device is judged against a dummy key."""
+    """Problem `attestation_failed`, with one body for every cause; an unknown device is judged against a
+    dummy key."""
     device_id = claim.request.device_id
     device = service.store.read(lambda tx: devices.find(tx, device_id))
     ak, signers = _keys(device, claim)
@@ -59,14 +63,16 @@ def prove(service: Service, claim: Claim) -> Proven:
         if device is None or device.ak_public is None:
             raise EvidenceError("ak_not_activated", "no device of this identifier has finished its enrolment")
     except EvidenceError as error:
-        problem = Problem("attestation_failed", error.detail, cause=_cause(error, claim, signers))
+        cause = _cause(error, claim, signers, enrolled=device is not None and device.ak_public is not None)
+        problem = Problem("attestation_failed", error.detail, cause=cause)
         problem.claimed, problem.evidence_sha256 = device_id, claim.evidence_digest
         raise problem from None
     return Proven(device, ak, signers, quote, issued_at)
 
 
 def check_fresh(service: Service, proven: Proven, *, now: int) -> None:
-    """The nonce's time has not run out, nor has it yet to come; Problem `nonce_expired`. Then the device's own rate."""
+    """The nonce's time has not run out, nor has it yet to come; Problem `nonce_expired`. Then the device's
+    own rate."""
     limits = service.config.limits
     age = now - proven.issued_at
     if age > limits.nonce_ttl * 1000:
@@ -85,12 +91,14 @@ def _of(proven: Proven, problem: Problem) -> Problem:
     return problem
 
 
-def _cause(error: EvidenceError, claim: Claim, signers: Signers) -> str:
-    """The audit's word. A signature that fails under a foreign signer's name is another key's, not a damaged one."""
-    if error.reason == "bad_signature" and not isinstance(claim.quote, EvidenceError):
-        if claim.quote.qualified_signer not in signers:
-            return "ak_not_of_device"
-    return error.reason
+def _cause(error: EvidenceError, claim: Claim, signers: Signers, *, enrolled: bool) -> str:
+    """The audit's word. A signature that fails under a foreign signer's name is another key's, not a damaged
+    one."""
+    if error.reason not in _NOT_SIGNED or isinstance(claim.quote, EvidenceError):
+        return error.reason
+    if not enrolled:
+        return "ak_not_activated"
+    return error.reason if claim.quote.qualified_signer in signers else "ak_not_of_device"
 
 
 def _keys(device: Device | None, claim: Claim) -> tuple[AttestationKey, Signers]:

@@ -33,7 +33,10 @@ def rows() -> Iterator[Row]:
         name = b"\x00\x0b" + os.urandom(32)
         secret = os.urandom(32)
         yield pair(
-            f"credential challenge, {_title(kind)}", lambda: make_credential(parent, name, secret), floor, bound=2.0
+            f"credential challenge, {_title(kind)}",
+            lambda: make_credential(parent, name, secret),
+            floor,
+            bound=2.0,
         )
         yield pair(f"duplication, {_title(kind)}", lambda: duplicate(minted, parent), floor, bound=2.0)
 

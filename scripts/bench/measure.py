@@ -1,6 +1,7 @@
 """How long does it take, beside what it must cost at least?
 
-Two machines differ, and so do two minutes of one machine: only a ratio of things measured in turn, in one run, says something.
+Two machines differ, and so do two minutes of one machine: only a ratio of things measured in turn, in one
+run, says something.
 """
 
 import gc
@@ -31,7 +32,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what was measured, its floor, the ratio, and the ratio that we promise (None: none)."""
+    """One line of the table: what was measured, its floor, the ratio, and the ratio that we promise (None:
+    none)."""
 
     name: str
     ours: Sample
@@ -54,7 +56,9 @@ class Row:
         return f"{self.name:<44} {self.ours!s:<34} {floor:<34} {ratio:>6}  {bound} {self.note}".rstrip()
 
 
-def pair(name: str, ours: Work, floor: Work, *, bound: float | None, pairs: int = 1500, batch: int = 1) -> Row:
+def pair(
+    name: str, ours: Work, floor: Work, *, bound: float | None, pairs: int = 1500, batch: int = 1
+) -> Row:
     """Measure both in turn, so that whatever slows the machine slows both."""
     for work in (ours, floor):
         for _ in range(20):

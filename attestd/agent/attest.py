@@ -1,0 +1,181 @@
+"""How does the device ask for credentials? It signs the request itself, together with its registers.
+
+The quote's qualifying data is the SHA-256 of the request's exact bytes, so the TPM signs what is asked for,
+for whom, and which keys it is to be bound to. A key in the TPM is made here, certified by the attestation
+key, and proves itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attestd.agent.keys import CredentialKey, make_key
+from attestd.agent.state import Membership
+from attestd.agent.transport import Refusal, Server, Unreachable
+from attestd.wire import b64encode
+from tpm.device.connection import LoadedKey
+from tpm.device.device import Device
+from tpm.errors import AttestationError, DeviceError
+from tpm.structures.pcrs import PcrSelection
+
+ATTEMPTS = 3
+"""Rounds before giving up where the service says to begin anew."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_ANEW = frozenset({"nonce_spent", "nonce_expired", "conflict"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to ask for: credentials of one agent, and sealed keys by name. `key` is "tpm" or "software"."""
+
+    agent: str | None
+    formats: tuple[str, ...]
+    key: str
+    audiences: tuple[str, ...]
+    seals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The service's answer, and the key that its SVIDs are bound to (None where there is none)."""
+
+    answer: Mapping[str, Any]
+    key: CredentialKey | None
+
+
+def attest(
+    device: Device, server: Server, membership: Membership, *, recipe: bytes, wanted: Wanted
+) -> Received:
+    """One accepted attestation. Refusal, Unreachable or DeviceError."""
+    key = make_key(device, wanted.key) if {"x509-svid", "wit-svid"} & set(wanted.formats) else None
+    bank: str | None = None
+    for attempt in range(1, ATTEMPTS + 1):
+        challenge = server.post("/v1/challenges", {"device_id": membership.device_id})
+        selection = choose_selection(challenge, device.banks(), bank)
+        with device.ak(recipe) as ak:
+            parent = _storage_name(device) if wanted.seals else None
+            request = _request(challenge, server, membership, wanted, key=key, parent=parent)
+            body = _evidence(device, ak, request, selection, key, with_parent=parent is not None)
+        try:
+            return Received(server.post("/v1/attestations", body), key)
+        except Refusal as refusal:
+            bank = _expected_bank(refusal)
+            if attempt == ATTEMPTS or not (bank or refusal.code in _ANEW):
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def choose_selection(
+    challenge: Mapping[str, Any], banks: tuple[str, ...], wanted: str | None
+) -> PcrSelection:
+    """The registers to quote: of the bank that the service asked for again, else of the first that this TPM
+    has."""
+    offered = challenge.get("pcr_selection")
+    try:
+        for selection in offered if isinstance(offered, list) else []:
+            if selection["bank"] == (wanted or selection["bank"]) and selection["bank"] in banks:
+                return PcrSelection.of(selection["bank"], selection["pcrs"])
+    except (KeyError, TypeError, AttestationError):
+        raise Unreachable("the server's challenge cannot be read; is it attestd, in this version?") from None
+    asked = ", ".join(str(each.get("bank")) for each in offered) if isinstance(offered, list) else "none"
+    have = ", ".join(banks) or "none"
+    raise DeviceError(
+        "bank_missing", f"The service asks for the banks {asked}; this TPM has {have}. Enable one."
+    )
+
+
+def boot_id() -> str | None:
+    """The kernel's name for this boot; None where it has none."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
+
+
+def _request(
+    challenge: Mapping[str, Any],
+    server: Server,
+    membership: Membership,
+    wanted: Wanted,
+    *,
+    key: CredentialKey | None,
+    parent: bytes | None,
+) -> bytes:
+    """The bytes that the TPM signs."""
+    credentials = []
+    for form in wanted.formats:
+        bearer = form == "jwt-svid"
+        binding: dict[str, Any] = (
+            {"audience": list(wanted.audiences)} if bearer else {"key": key and key.told}
+        )
+        credentials.append({"format": form, "agent": wanted.agent} | binding)
+    members = {
+        "v": 1,
+        "purpose": "attest",
+        "server": server.url,
+        "nonce": challenge.get("nonce"),
+        "device_id": membership.device_id,
+        "boot_id": boot_id(),
+        "credentials": credentials,
+        "sealed_keys": [{"name": name, "parent": {"name": parent.hex()}} for name in wanted.seals if parent],
+    }
+    return json.dumps(members, separators=(",", ":")).encode()
+
+
+def _evidence(
+    device: Device,
+    ak: LoadedKey,
+    request: bytes,
+    selection: PcrSelection,
+    key: CredentialKey | None,
+    *,
+    with_parent: bool,
+) -> dict[str, Any]:
+    """The body: the request, the quote over it, and what the attestation key says of the keys that it names."""
+    digest = hashlib.sha256(request).digest()
+    quote = device.quote(ak, selection, digest)
+    certified, proofs = [], []
+    if key is not None and key.blob is not None:
+        with device.key(key.blob) as loaded:
+            certified.append(device.certify(loaded, ak, digest))
+            proofs.append(b64encode(device.sign(loaded, request)))
+    if with_parent:
+        with device.storage_key() as parent:
+            certified.append(device.certify(parent, ak, digest))
+    return {
+        "request": b64encode(request),
+        "quote": {"attest": b64encode(quote.attest), "signature": b64encode(quote.signature)},
+        "pcrs": {
+            bank: {str(register): value.hex() for register, value in values.items()}
+            for bank, values in quote.pcrs.items()
+        },
+        "certified": [
+            {
+                "public": b64encode(each.public),
+                "attest": b64encode(each.attest),
+                "signature": b64encode(each.signature),
+            }
+            for each in certified
+        ],
+        "proofs": proofs,
+    }
+
+
+def _storage_name(device: Device) -> bytes:
+    with device.storage_key() as parent:
+        return parent.name
+
+
+def _expected_bank(refusal: Refusal) -> str | None:
+    """The bank that the device's policy uses, where the service says that another one was quoted."""
+    findings = refusal.problem.get("findings")
+    for finding in findings if isinstance(findings, list) else []:
+        if isinstance(finding, dict) and finding.get("code") == "bank_missing":
+            expected = finding.get("expected")
+            if isinstance(expected, list) and expected and isinstance(expected[0], str):
+                return expected[0]
+    return None

@@ -1,0 +1,48 @@
+"""Which key is a credential bound to: one that never leaves the TPM, or one in a file?"""
+
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tpm.device.device import Device
+from tpm.device.key_file import encode_key_file
+from tpm.device.keys import KeyBlob
+from tpm.errors import DeviceError
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialKey:
+    """A P-256 key. `told` is how the request names it; `blob` is there for one in the TPM; `file` is what is
+    kept of it."""
+
+    told: Mapping[str, Any]
+    blob: KeyBlob | None
+    suffix: str
+    file: bytes = field(repr=False)
+
+
+def make_key(device: Device, kind: str) -> CredentialKey:
+    """A fresh key: "tpm" for one born in the TPM, "software" for one in a file."""
+    match kind:
+        case "tpm":
+            blob = device.create_key("p256")
+            told = {"name": blob.area.name.hex()}
+            return CredentialKey(told, blob, "key.tss", encode_key_file(blob).encode())
+        case "software":
+            private = ec.generate_private_key(ec.SECP256R1())
+            pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            return CredentialKey(_jwk(private.public_key()), None, "key.pem", pem)
+    raise DeviceError("unknown_kind", f'A key is "tpm" or "software", not {kind!r}.')
+
+
+def _jwk(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    point = public.public_numbers()
+    return {"kty": "EC", "crv": "P-256", "alg": "ES256", "x": _coordinate(point.x), "y": _coordinate(point.y)}
+
+
+def _coordinate(value: int) -> str:
+    return urlsafe_b64encode(value.to_bytes(32, "big")).rstrip(b"=").decode()

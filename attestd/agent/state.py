@@ -1,0 +1,112 @@
+"""What does the device remember of its enrolment?
+
+A directory of its owner alone (0700) with two files (0600), each replaced as a whole: the power may go at any
+moment. Neither is a secret: the attestation key's recipe makes its key in this TPM and in no other.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tpm.errors import DeviceError
+
+_RECIPE = "ak.recipe"
+_MEMBERSHIP = "enrollment.json"
+_LAST = "last.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Where the device is enrolled, as which, and with which endorsement key ("p256", "L-1", …)."""
+
+    server: str
+    device_id: str
+    state: str
+    ek: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state directory; made when something is first written into it."""
+
+    directory: Path
+
+    def recipe(self) -> bytes | None:
+        """The attestation key's recipe; None before the first enrolment."""
+        return self._read(_RECIPE)
+
+    def keep_recipe(self, recipe: bytes) -> None:
+        self._write(_RECIPE, recipe)
+
+    def membership(self) -> Membership | None:
+        """The enrolment; None before it. DeviceError `state_damaged` for a file that is not ours."""
+        members = self._read_json(_MEMBERSHIP)
+        if members is None:
+            return None
+        try:
+            return Membership(**{name: str(members[name]) for name in Membership.__slots__})
+        except KeyError:
+            raise self._damaged(_MEMBERSHIP) from None
+
+    def keep_membership(self, membership: Membership) -> None:
+        self._write_json(_MEMBERSHIP, {name: getattr(membership, name) for name in Membership.__slots__})
+
+    def last(self) -> Mapping[str, Any] | None:
+        """How the last attestation ended."""
+        return self._read_json(_LAST)
+
+    def keep_last(self, outcome: Mapping[str, Any]) -> None:
+        self._write_json(_LAST, outcome)
+
+    def _read_json(self, name: str) -> Mapping[str, Any] | None:
+        raw = self._read(name)
+        if raw is None:
+            return None
+        try:
+            members = json.loads(raw)
+        except ValueError:
+            members = None
+        if not isinstance(members, dict):
+            raise self._damaged(name)
+        return members
+
+    def _write_json(self, name: str, members: Mapping[str, Any]) -> None:
+        self._write(name, json.dumps(dict(members), indent=1).encode() + b"\n")
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self.directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, content: bytes) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(self.directory / name, content)
+
+    def _damaged(self, name: str) -> DeviceError:
+        return DeviceError("state_damaged", f"{self.directory / name} is damaged; remove it and enrol again")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """The whole new file or the whole old one, 0600, whenever the power goes; a symbolic link is replaced,
+    not followed."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
