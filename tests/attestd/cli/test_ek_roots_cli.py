@@ -162,6 +162,15 @@ def test_st_8_a_link_in_the_way_is_not_followed(operator: Operator) -> None:
     assert not victim.exists()
 
 
+def test_another_file_of_that_name_is_not_overwritten(operator: Operator) -> None:
+    path = roots(operator) / f"{digest(MAKER)[:16]}.pem"
+    path.write_bytes(pem(SECOND))
+    assert "in the way" in refused(operator.run("ek-roots", "import", put(operator, pem(MAKER))))
+    assert path.read_bytes() == pem(SECOND)
+    path.unlink()
+    assert operator.run("ek-roots", "import", put(operator, pem(MAKER))).exit_code == 0
+
+
 @pytest.mark.parametrize(
     "spell",
     [lambda d: d, lambda d: d[:8], lambda d: d[:20].upper(), lambda d: f"{d[:2]}:{d[2:4]}:{d[4:6]}:{d[6:8]}"],

@@ -82,6 +82,13 @@ def test_ct_1_without_identifiers_a_name_still_proves_nothing(root: Authority) -
     assert verify(leaf, root=false_root)
 
 
+def test_the_makers_key_under_another_name_is_not_the_issuer(root: Authority) -> None:
+    maker = root.authority("Maker CA")
+    renamed = root.authority("Another CA", maker.key)
+    assert reason(maker.endorse(), renamed.der, root=root) == "ek_chain_untrusted"
+    assert verify(renamed.endorse(), renamed.der, root=root)
+
+
 def test_a_wrong_signature_by_the_very_key_that_is_named_contradicts(root: Authority) -> None:
     leaf = root.endorse()
     parsed = der.Certificate.load(leaf)
@@ -181,6 +188,21 @@ def test_a_root_bounds_the_authorities_below_it(allowed: int, below: int, holds:
         assert verify(lowest.endorse(), *chain, root=root)
     else:
         assert reason(lowest.endorse(), *chain, root=root) == "ek_issuer_profile"
+
+
+def test_extensions_in_a_certificate_of_an_older_version_do_not_count(root: Authority) -> None:
+    maker = root.authority("Maker CA")
+
+    def to_version_1(certificate: der.Certificate) -> None:
+        certificate["tbs_certificate"]["version"] = "v1"
+
+    old = signed_anew(maker.der, root.key, to_version_1)
+    assert reason(maker.endorse(), old, root=root) == "ek_issuer_profile"
+    assert (
+        reason(signed_anew(maker.endorse(), maker.key, to_version_1), maker.der, root=root)
+        == "ek_cert_profile"
+    )
+    assert verify(maker.endorse(), maker.der, root=root)
 
 
 def test_an_intermediate_bounds_the_authorities_below_it(root: Authority) -> None:

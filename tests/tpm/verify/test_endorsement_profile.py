@@ -173,7 +173,8 @@ def test_a_manufacturer_is_its_ascii_id_without_padding_or_hex(stated: str, read
 
 
 @pytest.mark.parametrize(
-    "stated", ["49465800", "id:4946580", "id:494658000", "id:4946 580", "id:xyz", "ID:49465800", "x"]
+    "stated",
+    ["49465800", "id:4946580", "id:494658000", "id:4946 580", "id:49 46 58 00", "id:xyz", "ID:49465800", "x"],
 )
 def test_a_manufacturer_that_is_no_id_is_refused(stated: str) -> None:
     form = ek_form().having(*directory_name((MANUFACTURER[0], stated), MODEL, VERSION))
