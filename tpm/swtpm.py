@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -95,6 +96,10 @@ class SoftwareTpm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
+            if self._state is not None:
+                # As a machine that is switched off: unwarned, its clock would not be safe at the next start.
+                with suppress(DeviceError, OSError):
+                    self.execute(0x145, (), struct.pack(">H", 0), authorized=False)
             self._process.terminate()
             try:
                 self._process.wait(5)

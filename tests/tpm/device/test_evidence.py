@@ -10,7 +10,7 @@ from tests.tpm.device.leftovers import leftovers
 from tpm.device import evidence, registers
 from tpm.device.connection import Connection
 from tpm.device.device import Device
-from tpm.device.keys import KeyBlob, attestation_key, attestation_public
+from tpm.device.keys import KeyBlob, attestation_key, attestation_public, create_attestation_key
 from tpm.errors import DeviceError, EvidenceError
 from tpm.seal.credential import make_credential
 from tpm.structures.algorithms import SHA256, SHA384
@@ -272,6 +272,31 @@ def test_quotes_that_never_match_are_reported(software_tpm: SoftwareTpm) -> None
     with attestation_key(connection, recipe) as ak, pytest.raises(DeviceError) as caught:
         evidence.quote(connection, ak, few, _BINDING)
     assert caught.value.reason == "pcr_unstable"
+    connection.close()
+
+
+class Selective:
+    """An ESAPI whose TPM quotes one register, whatever it is asked."""
+
+    def __init__(self, esapi: Any) -> None:
+        self._esapi = esapi
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._esapi, name)
+
+    def quote(self, key: Any, _selection: Any, *arguments: Any) -> Any:
+        return self._esapi.quote(key, "sha256:0", *arguments)
+
+
+def test_a_quote_over_other_registers_than_asked_is_not_passed_on(software_tpm: SoftwareTpm) -> None:
+    connection = Connection(software_tpm.tcti)
+    recipe = create_attestation_key(connection, "p256")
+    with attestation_key(connection, recipe) as ak:
+        evidence.quote(connection, ak, _SELECTION, _BINDING)
+        connection.esapi = Selective(connection.esapi)
+        evidence.quote(connection, ak, PcrSelection.of("sha256", (0,)), _BINDING)
+        with pytest.raises(DeviceError, match="fewer registers"):
+            evidence.quote(connection, ak, _SELECTION, _BINDING)
     connection.close()
 
 

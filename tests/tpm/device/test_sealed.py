@@ -218,12 +218,13 @@ class Moving:
     """An ESAPI whose TPM sees a register move just before its first `times` unsealings."""
 
     def __init__(self, esapi: Any, tpm: SoftwareTpm, times: int) -> None:
-        self._esapi, self._tpm, self.times = esapi, tpm, times
+        self._esapi, self._tpm, self.times, self.asked = esapi, tpm, times, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._esapi, name)
 
     def unseal(self, *arguments: Any, **named: Any) -> Any:
+        self.asked += 1
         if self.times:
             self.times -= 1
             self._tpm.extend(9, {"sha256": bytes(32)})
@@ -249,6 +250,21 @@ def test_registers_that_move_meanwhile_are_tried_again_but_not_for_ever(
             assert caught.value.reason == "pcr_changed"
     connection.close()
     assert leftovers(software_tpm) == {}
+
+
+def test_a_policy_that_fails_is_not_tried_again(software_tpm: SoftwareTpm) -> None:
+    with Device(software_tpm.tcti) as device, device.storage_key() as parent:
+        minted = mint("secret-32", policy_digest=sealing_digest(device, _REGISTERS))
+        blob = take_in(device, parent, minted)
+    connection = Connection(software_tpm.tcti)
+    connection.esapi = Moving(connection.esapi, software_tpm, 0)
+    with storage_key(connection, "p256") as parent:
+        assert minted.sensitive.endswith(objects.unseal(connection, parent, blob, _REGISTERS))
+        software_tpm.extend(7, {"sha256": bytes(32)})
+        with pytest.raises(DeviceError):
+            objects.unseal(connection, parent, blob, _REGISTERS)
+    assert connection.esapi.asked == 2
+    connection.close()
 
 
 def test_an_rsa_key_needs_a_scheme_and_an_elliptic_one_keeps_its_own(machine: SoftwareTpm) -> None:
