@@ -18,7 +18,7 @@ from attestd.agent.state import Membership, State
 from attestd.agent.transport import Refusal, Server, Unreachable
 from attestd.agent.unseal import unseal
 from attestd.cli import failures
-from attestd.cli.options import json_option, print_object, progress
+from attestd.cli.output import json_option, print_object, progress
 from attestd.clock import now_ms, rfc3339
 from attestd.config import environment
 from tpm.device.device import Device

@@ -11,7 +11,8 @@ from typing import Any, get_args
 import click
 
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import config_option, json_option, keyring_of, print_object, progress, store_of
+from attestd.cli.options import config_option, keyring_of, store_of
+from attestd.cli.output import json_option, print_object, progress
 from attestd.clock import now_ms, parse_duration, parse_rfc3339
 from attestd.config import Config
 from attestd.issue.audit_keys import audit_verifier

@@ -15,7 +15,8 @@ import click
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from attestd.cli.options import config_option, json_option, keyring_of, require_database
+from attestd.cli.options import config_option, keyring_of, require_database
+from attestd.cli.output import json_option
 from attestd.cli.report import Check, Line, lines_of, tell
 from attestd.clock import now_ms, rfc3339
 from attestd.config import Config

@@ -12,7 +12,8 @@ from attestd.cli.administration import Administration, administration
 from attestd.cli.device_import import Imported, fault, label_fault, name_fault, read_inventory
 from attestd.cli.device_text import describe, lines, refusal, row, why
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import config_option, json_option, print_object, store_of
+from attestd.cli.options import config_option, store_of
+from attestd.cli.output import json_option, print_object
 from attestd.cli.policy_set import decider, in_force
 from attestd.clock import now_ms
 from attestd.config import Config

@@ -15,7 +15,8 @@ import click
 
 from attestd.addresses import is_wildcard
 from attestd.cli.failures import Failure, Unreachable
-from attestd.cli.options import config_option, json_option
+from attestd.cli.options import config_option
+from attestd.cli.output import json_option
 from attestd.cli.report import Line, lines_of, tell
 from attestd.config import Config
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from attestd.cli.administration import administration
 from attestd.cli.ek_roots_files import check_free, file_in, remove_file, write_certificates
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import config_option, json_option, print_object, store_of
+from attestd.cli.options import config_option, store_of
+from attestd.cli.output import json_option, print_object
 from attestd.clock import now_ms, rfc3339
 from attestd.config import Config
 from attestd.store import devices

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestd.cli.administration import Administration, administration
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import keyring_of, progress
+from attestd.cli.options import keyring_of
+from attestd.cli.output import progress
 from attestd.clock import now_ms
 from attestd.config import Config, load_config
 from attestd.issue.key_files import ALGORITHMS, read_key_files

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestd.cli.administration import Administration, administration
 from attestd.cli.failures import Failure
-from attestd.cli.options import config_option, json_option, keyring_of, print_object, store_of
+from attestd.cli.options import config_option, keyring_of, store_of
+from attestd.cli.output import json_option, print_object
 from attestd.clock import rfc3339
 from attestd.config import Config
 from attestd.issue import rotation

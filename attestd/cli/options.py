@@ -1,11 +1,9 @@
-"""What do all commands share: the configuration's option, output for programs, progress for people?"""
+"""What do the service's commands share: configuration, store, keys, and how a change is recorded?"""
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,31 +31,6 @@ def config_option(command: Command) -> Command:
         callback=_load,
         help="The configuration; else ATTESTD_CONFIG, ./attestd.toml, /etc/attestd/attestd.toml.",
     )(command)
-
-
-def json_option(command: Command) -> Command:
-    """Gives the command `as_json: bool`: one object a line for programs instead of text for people."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")(command)
-
-
-def print_object(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout, ASCII only, so that no terminal or locale can break it."""
-    click.echo(json.dumps(value, separators=(", ", ": "), allow_nan=False))
-
-
-@contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Says on stderr what takes long, while it does, and how it ended; silent if stderr is no terminal."""
-    shown = sys.stderr.isatty()
-    if shown:
-        click.echo(f"{what} … ", err=True, nl=False)
-    done = "failed"
-    try:
-        yield
-        done = "done"
-    finally:
-        if shown:
-            click.echo(done, err=True)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import click
 
 from attestd.cli.administration import Administration, administration
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import config_option, json_option, print_object, store_of
+from attestd.cli.options import config_option, store_of
+from attestd.cli.output import json_option, print_object
 from attestd.cli.policy_set import load_version, refuse_ties
 from attestd.cli.policy_text import demands, summary
 from attestd.clock import rfc3339

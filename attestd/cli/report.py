@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from attestd.cli.failures import Failure, failure_of
-from attestd.cli.options import print_object
+from attestd.cli.output import print_object
 
 Level = Literal["ok", "warning", "fault"]
 
