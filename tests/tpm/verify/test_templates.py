@@ -151,3 +151,15 @@ def test_policies_are_the_published_ones() -> None:
     assert policy_b("sha256").hex().startswith("ca3d0a99a2b93906")
     assert policy_b("sha384").hex().startswith("b26e7d28d11a50bc")
     assert policy_b("sha512").hex().startswith("b8221ca69e8550a4914de3fa")
+
+
+@pytest.mark.parametrize("name", ["L-2", "H-2", "H-3", "H-4"])
+def test_ac_5_a_key_that_derives_others_is_no_template(name: str) -> None:
+    kind, shape = TEMPLATES[name]
+    plain = shape["symmetric"] + forge.NULL + struct.pack(">H", forge.CURVES[kind][0])
+    raw = forge.public_area(forge.private_key(kind), **shape)
+    assert raw.count(plain + forge.NULL) == 1
+    derived = raw.replace(plain + forge.NULL, plain + bytes.fromhex("0020000b"))
+    with pytest.raises(EvidenceError) as refusal:
+        match_ek_template(parse_public(derived))
+    assert refusal.value.reason == "ek_template"
