@@ -14,17 +14,17 @@ transaction
 
 from typing import Any
 
+from attestd.clock import rfc3339
+from attestd.grant import entitle
+from attestd.policy.challenge import challenge_selection
+from attestd.protocol import AttestationBody, ChallengeBody
 from attestd.round.case import Case
 from attestd.round.claim import read_claim
 from attestd.round.intent import open_case
-from attestd.clock import rfc3339
-from attestd.grant import entitle
 from attestd.round.judge import Judgement, judge
 from attestd.round.mint import Minted, mint
 from attestd.round.outcome import issue_case, refuse_case
-from attestd.policy.challenge import challenge_selection
-from attestd.protocol import AttestationBody, ChallengeBody
-from attestd.round.prove import Proven, check_fresh, prove
+from attestd.round.prove import check_fresh, prove
 from attestd.service import Service
 from attestd.wire import Problem, b64encode
 
@@ -61,11 +61,12 @@ def attest(service: Service, body: AttestationBody, *, now: int, request_id: str
             case.device,
             keys=judgement.keys,
             trust_domain=service.config.trust_domain,
+            ours=service.keyring.at(now),
         )
+        minted = mint(service, case, judgement, entitlement, now=now)  # 9
     except Problem as problem:
         refuse_case(service, case, judgement, problem, now=now)
         raise
-    minted = mint(service, case, judgement, entitlement, now=now)  # 9
     versions = issue_case(service, case, judgement, minted, now=now)  # 10
     return _answer(case, judgement, minted, versions)
 

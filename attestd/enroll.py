@@ -1,5 +1,4 @@
-"""Which machine is this? A TPM proves that the key it will sign with lives beside the key its maker vouches
-for.
+"""Which machine is this? Its attestation key is proven to live beside the key for which a maker vouches.
 
     begin      1  keys and certificates read                          tpm.structures
                2  EK in a TCG template, AK of exact attributes        tpm.verify
@@ -18,7 +17,7 @@ import hmac
 import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attestd.clock import rfc3339
@@ -42,6 +41,7 @@ SECRET_SIZE = 32
 _PROOF_LABEL = b"attestd-activate"
 # What a software TPM's certificate says of its maker: IBM's PCI vendor id, in swtpm's own writing.
 _EMULATORS = frozenset({"id:00001014"})
+_VOUCHED = ("assurance", "ek_certificate", "ek_chain", "root_sha256", "manufacturer", "model", "version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,14 @@ def begin(service: Service, body: EnrollmentBody, *, now: int, request_id: str) 
 
 
 def activate(service: Service, body: ActivationBody, *, now: int, request_id: str) -> dict[str, Any]:
-    """Answer 201: the device and its state. The same activation again answers the same while that AK is the
-    device's."""
+    """Answer 201: the device and its state; the same once more as long as that AK is the device's."""
     # 1. The enrolment is one that we began, at most five minutes ago.
     begun, secret, expires_at = _open(service, body.enrollment, now=now)
     # 2. Who answers has opened the secret, and believes to be talking to us.
     expected = activation_proof(secret, service.config.external_url, body.enrollment)
     if not hmac.compare_digest(expected, body.proof):
-        raise Problem(
-            "enrollment_refused", "The proof is not made with the activated secret.", cause="wrong_proof"
-        )
+        detail = "The proof is not made with the activated secret."
+        raise Problem("enrollment_refused", detail, cause="wrong_proof")
     # 3. Spent, admitted and recorded, or nothing of it.
     candidate = examine(service, begun, now=now)
     signer = service.audit_signer(now)
@@ -113,8 +111,7 @@ def activation_proof(secret: bytes, server: str, enrollment: str) -> bytes:
 
 
 def examine(service: Service, body: EnrollmentBody, *, now: int) -> Candidate:
-    """Keys, template and chain are in order; Problem `malformed`, `noncanonical` or `enrollment_refused` if
-    not."""
+    """Keys, template and chain are in order; Problem `malformed`, `noncanonical` or `enrollment_refused`."""
     ek = _public(body.ek_public, "/ek_public")
     ak = _public(body.ak_public, "/ak_public")
     try:
@@ -186,8 +183,7 @@ def _assurance(endorsement: VerifiedEndorsement | None, allowed: bool) -> Assura
     return "allow_listed" if allowed else "first_use"
 
 
-# --- the enrolment, sealed
-# -------------------------------------------------------------------------------------------
+# --- the enrolment, sealed ----------------------------------------------------------------------
 
 
 def _seal(service: Service, body: EnrollmentBody, secret: bytes, *, now: int) -> str:
@@ -218,8 +214,7 @@ def _open(service: Service, token: str, *, now: int) -> tuple[EnrollmentBody, by
     return EnrollmentBody.model_validate(value), secret, expires_at
 
 
-# --- admission
-# --------------------------------------------------------------------------------------------------------
+# --- admission ----------------------------------------------------------------------------------
 
 
 def _admit(
@@ -228,9 +223,8 @@ def _admit(
     """The device as it now stands, or why not. Runs inside the transaction that also records it."""
     if not meta.advance_time(tx, now, service.config.limits.clock_skew * 1000):
         # A second life for spent enrolments would begin here.
-        return None, Problem(
-            "unavailable", "The service's clock went back; try again later.", cause="clock_went_back"
-        )
+        detail = "The service's clock went back; try again later."
+        return None, Problem("unavailable", detail, cause="clock_went_back")
     known = devices.find(tx, candidate.device_id)
     ak_name = candidate.ak.name.hex()
     # Remembered for longer than any clock skew that is let pass.
@@ -239,15 +233,13 @@ def _admit(
         tx, spent[0], device_id=candidate.device_id, ak_name=ak_name, expires_at=forget_at
     )
     if known is not None and known.state in ("banned", "retired"):
-        return None, Problem(
-            "device_banned", "An operator has banned or retired this device.", cause="ek_banned"
-        )
+        detail = "An operator has banned or retired this device."
+        return None, Problem("device_banned", detail, cause=f"ek_{known.state}")
     if not fresh:
         if known is not None and known.ak_name == ak_name:
             return known, None
-        return None, Problem(
-            "conflict", "The device has a newer attestation key; enrol again.", cause="activation_spent"
-        )
+        detail = "The device has a newer attestation key; enrol again."
+        return None, Problem("conflict", detail, cause="activation_spent")
     holder = devices.find_by_ak_name(tx, ak_name)
     if holder is not None and holder.device_id != candidate.device_id:
         return None, Problem("identity_bound", "Another device holds this attestation key.", cause="ak_bound")
@@ -267,11 +259,10 @@ def _new_device(candidate: Candidate, *, now: int) -> Device:
 
 
 def _enrolment(candidate: Candidate, known: Device | None) -> Enrolment:
+    """The keys, and who vouches for them: who did before, where nobody does now."""
     endorsement = candidate.endorsement
-    # Who was imported stays an operator's choice, which is more than having been the first.
-    listed = known is not None and known.assurance == "allow_listed" and candidate.assurance == "first_use"
-    return Enrolment(
-        assurance="allow_listed" if listed else candidate.assurance,
+    fresh = Enrolment(
+        assurance=candidate.assurance,
         ek_public=candidate.ek.sized,
         ek_certificate=candidate.ek_certificate,
         ek_chain=candidate.ek_chain,
@@ -283,6 +274,10 @@ def _enrolment(candidate: Candidate, known: Device | None) -> Enrolment:
         model=None if endorsement is None else endorsement.model,
         version=None if endorsement is None else endorsement.version,
     )
+    if known is None or fresh.assurance != "first_use":
+        return fresh
+    # A device cannot shed a withdrawn root by enrolling again, nor an operator's choice.
+    return replace(fresh, **{name: getattr(known, name) for name in _VOUCHED})
 
 
 def _event(device_id: str, device: Device | None, problem: Problem | None, request_id: str) -> AuditEvent:

@@ -8,14 +8,16 @@ what was entitled and decides nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attestd.round.claim import Claim, RequestedKey
 from attestd.issue.jwk import BoundKey, from_public_key
+from attestd.issue.keys import Keys
 from attestd.policy.document import Policy
 from attestd.policy.entitlement import NotEntitled, find_grant, find_seal, spiffe_id
 from attestd.policy.grants import Grant, Seal
 from attestd.protocol import CredentialRequest
+from attestd.round.claim import Claim, RequestedKey
 from attestd.store.devices import Device
 from attestd.wire import Problem
+from tpm.errors import StructureError
 from tpm.structures.public import PublicArea, parse_sized_public
 from tpm.verify.certified import VerifiedKey
 
@@ -54,10 +56,16 @@ class Entitlement:
 
 
 def entitle(
-    policy: Policy, claim: Claim, device: Device, *, keys: Mapping[bytes, VerifiedKey], trust_domain: str
+    policy: Policy,
+    claim: Claim,
+    device: Device,
+    *,
+    keys: Mapping[bytes, VerifiedKey],
+    trust_domain: str,
+    ours: Keys,
 ) -> Entitlement:
     """All or nothing; Problem `not_entitled` points into the request at the first thing that the policy does
-    not give."""
+    not give, `identity_bound` at a key that is one of `ours`."""
     credentials = []
     for index, (wanted, key) in enumerate(zip(claim.request.credentials, claim.keys, strict=True)):
         grant = _find_grant(policy, wanted, f"/credentials/{index}")
@@ -78,7 +86,7 @@ def entitle(
                 wanted.format,
                 grant,
                 identity,
-                _bind(key, keys),
+                _bind(key, keys, ours, f"/credentials/{index}/key"),
                 isinstance(key, bytes),
                 tuple(wanted.audience),
             )
@@ -114,11 +122,20 @@ def _not_entitled(error: NotEntitled, pointer: str) -> Problem:
     return Problem("not_entitled", f"{error.detail}.", pointer=pointer, cause=error.reason)
 
 
-def _bind(key: RequestedKey, keys: Mapping[bytes, VerifiedKey]) -> BoundKey | None:
-    if not isinstance(key, bytes):
-        return key
-    verified = keys[key]
-    return from_public_key(verified.public.public_key(), alg=str(verified.alg))
+def _bind(
+    key: RequestedKey, keys: Mapping[bytes, VerifiedKey], ours: Keys, pointer: str
+) -> BoundKey | None:
+    """The public key itself. One with which we sign is nobody's; one that is weak by its making is none."""
+    if isinstance(key, bytes):
+        verified = keys[key]
+        try:
+            key = from_public_key(verified.public.public_key(), alg=str(verified.alg))
+        except StructureError as error:
+            raise Problem("not_entitled", f"{error.detail}.", pointer=pointer, cause=error.reason) from None
+    if key is not None and ours.holds(key.jwk):
+        detail = "The service itself signs with this key; make one of your own."
+        raise Problem("identity_bound", detail, pointer=pointer, cause="key_reuse")
+    return key
 
 
 def _entitle_seals(

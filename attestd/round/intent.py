@@ -80,6 +80,6 @@ def _may_speak(service: Service, device: Device | None, proven: Proven, *, now: 
         return Problem("device_pending", "The device waits for an operator's approval.")
     allowed = device.device_id in service.config.admission.ek_allow
     if device.root_sha256 is not None and not allowed and not service.trusts(device.root_sha256, now=now):
-        detail = "The root that vouched for this device's TPM is not trusted any more; an operator can import it again."
+        detail = "The root that vouched for this TPM is trusted no more; an operator can import it again."
         return Problem("enrollment_refused", detail, cause="ek_root_withdrawn")
     return None

@@ -23,7 +23,7 @@ _NOT_RESIDENT = frozenset({"key_attributes", "key_scheme", "parent_attributes", 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was found, in full; `refusal` is the Problem to answer with, or None where everything is accepted."""
+    """What was found, in full; `refusal` is the Problem to answer with, None where everything is accepted."""
 
     pcrs: VerifiedPcrs | None
     keys: Mapping[bytes, VerifiedKey]
@@ -73,13 +73,17 @@ def is_stale(proven: Proven, device: Device) -> bool:
     """Older than the last judged quote of this boot, or of an earlier boot and possibly made before that
     quote was judged."""
     clock = proven.quote.quote.clock
+    boot = (clock.reset_count, clock.restart_count)
+    # 1. Within one boot its clock alone tells.
+    accepted = (device.reset_count, device.restart_count, device.clock)
+    judged = (device.judged_reset, device.judged_restart, device.judged_clock)
+    if any(known[:2] == boot and clock.clock < (known[2] or 0) for known in (accepted, judged)):
+        return True
+    # 2. Counters that went back are a cleared TPM's only if the quote is newer than what was judged.
     older_nonce = device.judged_at is not None and proven.issued_at < device.judged_at
-    if device.judged_reset is None or device.judged_restart is None or device.judged_clock is None:
+    if device.judged_reset is None or device.judged_restart is None:
         return older_nonce
-    boot, judged = (clock.reset_count, clock.restart_count), (device.judged_reset, device.judged_restart)
-    if boot == judged:
-        return clock.clock < device.judged_clock
-    return boot < judged and older_nonce
+    return boot < (device.judged_reset, device.judged_restart) and older_nonce
 
 
 def _choose(case: Case) -> tuple[ActivePolicy | None, Problem | None]:

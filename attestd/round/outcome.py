@@ -88,9 +88,10 @@ def issue_case(
 
     def issue(tx: Transaction) -> tuple[int, ...] | Problem:
         device = devices.find(tx, device_id)
-        problem = _changed(tx, device, case, judgement, minted)
+        problem = _changed(tx, device, case, judgement, minted) or _reused(tx, device_id, minted, now=now)
         if problem is not None:
-            attestations.finish(tx, case.attestation_id, Outcome(outcome="conflict", code="conflict"), now)
+            ended = "conflict" if problem.code == "conflict" else "refused"
+            attestations.finish(tx, case.attestation_id, Outcome(outcome=ended, code=problem.code), now)
             event = refusal_event(case.claim, problem, case.request_id, policy=judgement.policy.label)
             audit.append(tx, signer, event, chain=device_id, now=now)
             return problem
@@ -130,6 +131,17 @@ def _changed(
         return None
     detail = "The device, its policy or a signing key changed while it was judged; ask for a new challenge."
     return Problem("conflict", detail, cause="changed_meanwhile")
+
+
+def _reused(tx: Transaction, device_id: str, minted: Minted, *, now: int) -> Problem | None:
+    """A key to which another device's living credential is bound would make two devices one."""
+    for index, credential in enumerate(minted.credentials):
+        thumbprint = credential.key_thumbprint
+        if thumbprint is not None and credentials.bound_elsewhere(tx, thumbprint, device_id, now=now):
+            detail = "Another device's credential is bound to this key; make a new key."
+            pointer = f"/credentials/{index}/key"
+            return Problem("identity_bound", detail, pointer=pointer, cause="key_reuse")
+    return None
 
 
 def _still_speaks(device: Device, case: Case) -> bool:

@@ -67,6 +67,16 @@ def count_live(tx: Transaction, now: int) -> int:
     return int(row["n"])
 
 
+def bound_elsewhere(tx: Transaction, key_thumbprint: str, device_id: str, *, now: int) -> bool:
+    """Is a live credential of another device bound to this key?"""
+    found = tx.execute(
+        """SELECT 1 AS found FROM credentials
+        WHERE key_thumbprint = ? AND device_id <> ? AND expires_at > ? AND revoked_at IS NULL LIMIT 1""",
+        (key_thumbprint, device_id, now),
+    ).fetchone()
+    return found is not None
+
+
 def end_for_device(
     tx: Transaction, device_id: str, *, reason: str, now: int, except_boot: tuple[int, int] | None = None
 ) -> int:

@@ -53,6 +53,7 @@ _ATTESTATIONS = (
     "CREATE INDEX credentials_device ON credentials (device_id, expires_at)",
     "CREATE INDEX credentials_expiry ON credentials (expires_at)",
     "CREATE INDEX credentials_root ON credentials (root_sha256, expires_at)",
+    "CREATE INDEX credentials_key ON credentials (key_thumbprint, expires_at)",
     """CREATE TABLE sealed_keys (
         sealed_id TEXT PRIMARY KEY, attestation_id TEXT NOT NULL, device_id TEXT NOT NULL, name TEXT NOT NULL,
         version BIGINT NOT NULL, kind TEXT NOT NULL, parent TEXT NOT NULL, policy_digest TEXT NOT NULL,

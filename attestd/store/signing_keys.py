@@ -82,14 +82,17 @@ def retire(tx: Transaction, kid: str, now: int) -> bool:
 def note_expiry(tx: Transaction, kid: str, expires_at: int) -> bool:
     """Before the key's signature leaves: keep until when it counts.
 
-    False if the key does not sign any more.
+    False if the key does not sign any more. One that has just handed over to another is published as long as
+    anything that it signed lives, so what was signed with it meanwhile counts.
     """
     rounded = -(-expires_at // STEP_MS) * STEP_MS
     tx.execute(
         "UPDATE signing_keys SET last_expiry = ? WHERE kid = ? AND last_expiry < ?", (rounded, kid, rounded)
     )
-    row = tx.execute("SELECT state FROM signing_keys WHERE kid = ?", (kid,)).fetchone()
-    return row is not None and row["state"] == "active"
+    row = tx.execute("SELECT state, activated_at FROM signing_keys WHERE kid = ?", (kid,)).fetchone()
+    if row is None or row["state"] == "retired":
+        return False
+    return row["state"] == "active" or row["activated_at"] is not None
 
 
 def _change(tx: Transaction, kid: str, columns: Mapping[str, str | int]) -> bool:
