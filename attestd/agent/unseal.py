@@ -15,7 +15,6 @@ from tpm.device.connection import LoadedKey
 from tpm.device.device import Device
 from tpm.device.key_file import encode_key_file
 from tpm.errors import DeviceError, StructureError
-from tpm.structures.algorithms import TpmRh
 from tpm.structures.pcrs import PcrSelection
 
 
@@ -40,8 +39,10 @@ def unseal(device: Device, path: Path, *, ek: str) -> bytes:
         blob = device.import_object(parent, public, duplicate, seed)
         if blob.area.type == "keyedhash" and blob.area.scheme is None:
             return device.unseal(parent, blob, selection)
-    handle = TpmRh.ENDORSEMENT if under_ek else TpmRh.OWNER
-    return encode_key_file(blob, parent=handle, registers=selection).encode()
+    if under_ek:
+        # A key file names a hierarchy's storage key; no other program finds its way below an endorsement key.
+        raise DeviceError("wrong_parent", f"{path} is a key below the EK, which no key file can name; seal it anew.")
+    return encode_key_file(blob, registers=selection).encode()
 
 
 def _read(path: Path) -> Mapping[str, Any]:
