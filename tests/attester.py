@@ -36,6 +36,7 @@ NULL, AES128CFB = b"\x00\x10", bytes.fromhex("000600800043")
 ECDSA_SHA256, RSASSA_SHA256, RSAPSS_SHA256 = (bytes.fromhex(h) for h in ("0018000b", "0014000b", "0016000b"))
 ECDSA_SHA384 = bytes.fromhex("0018000c")
 CURVES = {"secp256r1": (b"\0\3", 32), "secp384r1": (b"\0\4", 48), "secp521r1": (b"\0\5", 66)}
+HASHES = {"sha1": 0x4, "sha256": 0xB, "sha384": 0xC, "sha512": 0xD}
 QUOTE, CERTIFY = 0x8018, 0x8017
 ENDORSEMENT = bytes.fromhex("4000000b")
 
@@ -54,10 +55,17 @@ def b64url(value: bytes) -> str:
 
 
 def public_area(
-    key: PrivateKey, *, attributes: int, policy: bytes = b"", symmetric: bytes = NULL, scheme: bytes = NULL
+    key: PrivateKey,
+    *,
+    attributes: int,
+    policy: bytes = b"",
+    symmetric: bytes = NULL,
+    scheme: bytes = NULL,
+    name_alg: str = "sha256",
 ) -> bytes:
-    """TPMT_PUBLIC of an RSA, P-256, P-384 or P-521 key with nameAlg SHA-256."""
-    head = struct.pack(">HHI", 0x0001 if isinstance(key, rsa.RSAPrivateKey) else 0x0023, 0x000B, attributes)
+    """TPMT_PUBLIC of an RSA, P-256, P-384 or P-521 key."""
+    kind = 0x0001 if isinstance(key, rsa.RSAPrivateKey) else 0x0023
+    head = struct.pack(">HHI", kind, HASHES[name_alg], attributes)
     if isinstance(key, rsa.RSAPrivateKey):
         modulus = key.public_key().public_numbers().n.to_bytes(key.key_size // 8, "big")
         return (
@@ -70,18 +78,22 @@ def public_area(
 
 
 def name_of(public: bytes) -> bytes:
-    return public[2:4] + hashlib.sha256(public).digest()
+    return public[2:4] + hashlib.new(hash_name(public[2:4]), public).digest()
 
 
 def qualified(parent: bytes, name: bytes) -> bytes:
-    return bytes(name[:2] + hashlib.sha256(parent + name).digest())
+    return name[:2] + hashlib.new(hash_name(name[:2]), parent + name).digest()
+
+
+def hash_name(algorithm: bytes) -> str:
+    """By its TPM_ALG_ID."""
+    return next(name for name, number in HASHES.items() if number == int.from_bytes(algorithm, "big"))
 
 
 def selection(bank: str, pcrs: Iterable[int]) -> bytes:
     """TPML_PCR_SELECTION of one bank."""
-    algorithm = {"sha1": 4, "sha256": 0xB, "sha384": 0xC, "sha512": 0xD}[bank]
     bits = sum(1 << register for register in pcrs)
-    return struct.pack(">IHB", 1, algorithm, 3) + bits.to_bytes(3, "little")
+    return struct.pack(">IHB", 1, HASHES[bank], 3) + bits.to_bytes(3, "little")
 
 
 @dataclass(frozen=True)
@@ -261,11 +273,11 @@ class Machine:
         )
         return machine.with_new_ak(ak_key)
 
-    def with_new_ak(self, key: PrivateKey | None = None) -> "Machine":
+    def with_new_ak(self, key: PrivateKey | None = None, **shape: Any) -> "Machine":
+        """`shape` is what differs from an attestation key as it should be."""
         key = key or new_key("p256")
-        return replace(
-            self, ak=key, ak_public=public_area(key, attributes=AK_ATTRIBUTES, scheme=scheme_of(key))
-        )
+        good: dict[str, Any] = {"attributes": AK_ATTRIBUTES, "scheme": scheme_of(key)}
+        return replace(self, ak=key, ak_public=public_area(key, **(good | shape)))
 
     def later(self, ms: int = 1000) -> "Machine":
         return replace(self, clock=self.clock + ms)
