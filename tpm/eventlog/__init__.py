@@ -1,0 +1,1 @@
+"""What did the machine boot? Firmware and userspace event logs, their replay, and the facts in them."""

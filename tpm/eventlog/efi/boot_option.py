@@ -1,0 +1,47 @@
+"""What would a boot option start?
+
+EFI_LOAD_OPTION (UEFI 2.10, 3.1.3): attributes, length of the paths, description as NUL-terminated UTF-16, device paths,
+optional data. BootOrder is a list of 16-bit numbers.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from tpm.errors import StructureError
+from tpm.eventlog.efi.device_path import device_path_text
+
+_HEADER = struct.Struct("<IH")
+_ACTIVE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BootOption:
+    """The content of a variable such as Boot0001."""
+
+    description: str
+    path: str
+    active: bool
+
+
+def parse_boot_option(raw: bytes) -> BootOption:
+    """StructureError "boot_option" or "device_path"."""
+    if len(raw) < _HEADER.size:
+        raise StructureError("boot_option", f"A boot option has {len(raw)} bytes.")
+    attributes, length = _HEADER.unpack_from(raw)
+    end = _HEADER.size
+    while raw[end : end + 2] != b"\0\0":
+        if end + 2 > len(raw):
+            raise StructureError("boot_option", "A boot option's description has no end.")
+        end += 2
+    start = end + 2
+    if start + length > len(raw):
+        raise StructureError("boot_option", f"A boot option's paths claim {length} bytes.")
+    description = raw[_HEADER.size : end].decode("utf-16-le", "replace")
+    return BootOption(description, device_path_text(raw[start : start + length]), bool(attributes & _ACTIVE))
+
+
+def parse_boot_order(raw: bytes) -> tuple[int, ...]:
+    """StructureError "boot_order" when it is no list of 16-bit numbers."""
+    if len(raw) % 2:
+        raise StructureError("boot_order", f"BootOrder has {len(raw)} bytes.")
+    return struct.unpack(f"<{len(raw) // 2}H", raw)

@@ -1,0 +1,34 @@
+"""From where was an image loaded?
+
+UEFI_IMAGE_LOAD_EVENT (Platform Firmware Profile 1.06, 10.2.3). Only the event's digest says *what* was loaded.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from tpm.errors import StructureError
+from tpm.eventlog.efi.device_path import device_path_text, file_of
+
+_HEADER = struct.Struct("<QQQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLoad:
+    """What the firmware notes beside the digest of an image. All of it is a hint."""
+
+    size: int
+    """Bytes in memory."""
+    path: str
+    """The device path as text; empty if there is none, as of what shim or GRUB loads from memory."""
+    file: str | None
+
+
+def parse_image_load(raw: bytes) -> ImageLoad:
+    """The notes in an event's data; bytes behind the path are not read. StructureError "image_load", "device_path"."""
+    if len(raw) < _HEADER.size:
+        raise StructureError("image_load", f"An image's event has {len(raw)} bytes, not {_HEADER.size}.")
+    _, size, _, length = _HEADER.unpack_from(raw)
+    if length > len(raw) - _HEADER.size:
+        raise StructureError("image_load", f"An image's device path claims {length} bytes.")
+    path = raw[_HEADER.size : _HEADER.size + length]
+    return ImageLoad(size, device_path_text(path), file_of(path))

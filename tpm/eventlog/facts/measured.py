@@ -1,0 +1,84 @@
+"""Which events may a fact rest on, and is what they say what was measured?
+
+Type and data of an event are not authenticated (DESIGN rule 7). So a fact is taken from data only where the data hashes to
+the event's digest in the bank that is judged, in the register where it belongs.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tpm.eventlog.events import Event, EventType, Format, register_of
+from tpm.eventlog.findings import Finding
+
+MUST_HASH = frozenset(
+    {
+        EventType.EV_SEPARATOR,
+        EventType.EV_ACTION,
+        EventType.EV_EFI_ACTION,
+        EventType.EV_EFI_GPT_EVENT,
+        EventType.EV_EFI_VARIABLE_DRIVER_CONFIG,
+        EventType.EV_EFI_VARIABLE_AUTHORITY,
+    }
+)
+"""Events whose digest is that of their data: where it is not, somebody should know."""
+
+_MAY_HASH = MUST_HASH | {
+    EventType.EV_S_CRTM_VERSION,
+    EventType.EV_EVENT_TAG,
+    EventType.EV_NONHOST_INFO,
+    EventType.EV_EFI_VARIABLE_BOOT,
+    EventType.EV_EFI_VARIABLE_BOOT2,
+    EventType.USERSPACE,
+}
+_NO_ACTION = int(EventType.EV_NO_ACTION)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The events of one bank that extend something, by register, in the order of the log."""
+
+    format: Format
+    bank: str
+    registers: Mapping[int, tuple[Event, ...]]
+    whole: frozenset[int]
+    """Numbers of the events whose data, as it stands, hashes to their digest."""
+
+    def at(self, pcr: int) -> tuple[Event, ...]:
+        """The events of the register where this format has what belongs into this PCR."""
+        return self.registers.get(register_of(self.format, pcr), ())
+
+    def digest(self, event: Event) -> bytes:
+        """What the event extended."""
+        return event.digests[self.bank]
+
+    def binds(self, event: Event, content: bytes) -> bool:
+        """Is this content what was measured?"""
+        digest: bytes = getattr(hashlib, self.bank)(content).digest()
+        return digest == event.digests[self.bank]
+
+
+def measured(
+    events: Iterable[Event], *, format: Format, bank: str, registers: frozenset[int] | None
+) -> Measured:
+    """The events that facts may rest on: those that extend this bank, in these registers (None: all)."""
+    new: Callable[[bytes], Any] = getattr(hashlib, bank)
+    found: dict[int, list[Event]] = {}
+    whole = []
+    for event in events:
+        kind = event.type
+        if kind == _NO_ACTION or bank not in event.digests:
+            continue
+        if registers is not None and event.register not in registers:
+            continue
+        found.setdefault(event.register, []).append(event)
+        if kind in _MAY_HASH and new(event.data).digest() == event.digests[bank]:
+            whole.append(event.number)
+    frozen = {register: tuple(there) for register, there in found.items()}
+    return Measured(format, bank, frozen, frozenset(whole))
+
+
+def finding(code: str, event: Event, detail: str) -> Finding:
+    """A finding about one event."""
+    return Finding(code, detail, event.register, event.number)
