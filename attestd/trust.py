@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tpm.errors import EvidenceError, PolicyError
 from tpm.structures.public import PublicArea
-from tpm.verify.certificate import Certificate, read_certificate
+from tpm.verify.certificate import Certificate
+from tpm.verify.certificate_reader import read_certificate
 from tpm.verify.endorsement import VerifiedEndorsement, verify_endorsement
 from tpm.verify.endorsement_path import TrustAnchors
 

@@ -16,7 +16,7 @@ from attestd.cli.failures import Failure
 from attestd.policy.labels import SEGMENT, label_value_fault
 from attestd.wire import Problem, b64, load_json
 from tpm.errors import AttestationError
-from tpm.verify.certificate import read_certificate
+from tpm.verify.certificate_reader import read_certificate
 from tpm.verify.device_id import device_identifier
 
 MAX_FILE = 64 << 20

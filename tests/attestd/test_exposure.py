@@ -9,7 +9,8 @@ from attestd.config import Config, load_config
 from attestd.exposure import emulators_of, refuse_exposed_emulators, unsafe_modes
 from tpm.errors import PolicyError
 from tpm.swtpm_ca import make_test_ca
-from tpm.verify.certificate import Certificate, as_certificate
+from tpm.verify.certificate import Certificate
+from tpm.verify.certificate_reader import as_certificate
 
 SOFTWARE = as_certificate(make_test_ca().root)
 MAKER = as_certificate(make_test_ca("Infineon OPTIGA(TM) RSA Root CA").root)

@@ -12,7 +12,8 @@ from cryptography import x509
 
 from tpm.errors import EvidenceError
 from tpm.structures.public import PublicArea
-from tpm.verify.certificate import Certificate, PublicKey, read_certificate
+from tpm.verify.certificate import Certificate, PublicKey
+from tpm.verify.certificate_reader import read_certificate
 from tpm.verify.device_id import device_identifier
 from tpm.verify.endorsement_path import (
     MAX_CERTIFICATES,
@@ -63,7 +64,7 @@ def verify_endorsement(
     is in a TCG template.
     """
     # 1. Not more than a chain needs.
-    _check_sizes(certificate, chain)
+    check_sizes(certificate, chain)
     # 2. It can be read.
     leaf = read_certificate(certificate)
     # 3. It is an EK certificate.
@@ -77,7 +78,7 @@ def verify_endorsement(
             "ek_key_mismatch", "The EK certificate speaks of another key than the one that was sent."
         )
     # 6. It is valid in time.
-    _check_validity(leaf, now)
+    check_validity(leaf, now)
     # 7. A path leads to a root that we trust.
     anchors = roots if isinstance(roots, TrustAnchors) else TrustAnchors.of(roots)
     path = find_path(leaf, [read_certificate(raw) for raw in chain], anchors=anchors, now=now)
@@ -102,7 +103,8 @@ def contradicts(error: EvidenceError) -> bool:
     return error.reason != UNTRUSTED
 
 
-def _check_sizes(certificate: bytes, chain: Sequence[bytes]) -> None:
+def check_sizes(certificate: bytes, chain: Sequence[bytes]) -> None:
+    """EvidenceError "ek_chain_too_long" or "ek_certificate_too_large" for more than a chain needs."""
     count = 1 + len(chain)
     if count > MAX_CERTIFICATES:
         detail = f"{count} certificates were sent; at most {MAX_CERTIFICATES} are read."
@@ -113,10 +115,11 @@ def _check_sizes(certificate: bytes, chain: Sequence[bytes]) -> None:
         raise EvidenceError("ek_certificate_too_large", detail)
 
 
-def _check_validity(leaf: Certificate, now: datetime) -> None:
+def check_validity(leaf: Certificate, now: datetime) -> None:
+    """EvidenceError "ek_not_yet_valid" or "ek_expired" outside the leaf's own dates."""
     if now < leaf.not_before:
-        detail = f"The EK certificate is valid only from {leaf.not_before:%Y-%m-%d %H:%M} UTC."
+        detail = f"The certificate is valid only from {leaf.not_before:%Y-%m-%d %H:%M} UTC."
         raise EvidenceError("ek_not_yet_valid", detail)
     if now > leaf.not_after:
-        detail = f"The EK certificate was valid until {leaf.not_after:%Y-%m-%d %H:%M} UTC."
+        detail = f"The certificate was valid until {leaf.not_after:%Y-%m-%d %H:%M} UTC."
         raise EvidenceError("ek_expired", detail)

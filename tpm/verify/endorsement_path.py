@@ -19,13 +19,14 @@ from tpm.verify.certificate import (
     KEY_USAGE,
     PURPOSES,
     Certificate,
-    as_certificate,
     is_signed_by,
 )
+from tpm.verify.certificate_reader import as_certificate
 from tpm.verify.endorsement_profile import EK_PURPOSE
 from tpm.verify.endorsement_strength import check_strength
 
 MAX_CERTIFICATES = 8
+EK_PURPOSES = frozenset({EK_PURPOSE})
 UNTRUSTED = "ek_chain_untrusted"
 
 _ANY_PURPOSE = "2.5.29.37.0"
@@ -54,12 +55,18 @@ class TrustAnchors:
 
 
 def find_path(
-    leaf: Certificate, intermediates: Sequence[Certificate], *, anchors: TrustAnchors, now: datetime
+    leaf: Certificate,
+    intermediates: Sequence[Certificate],
+    *,
+    anchors: TrustAnchors,
+    now: datetime,
+    purposes: frozenset[str] = EK_PURPOSES,
 ) -> tuple[Certificate, ...]:
     """The shortest valid path, leaf first and a trusted root last, of at most eight certificates.
 
     EvidenceError "ek_chain_untrusted" when nobody we trust has a part in it; another reason when the links
-    are there but one of them must not be believed. The leaf itself is not checked.
+    are there but one of them must not be believed. Authorities that are bound to purposes need one of
+    `purposes`. The leaf itself is not checked.
     """
     faults: list[tuple[bool, EvidenceError]] = []
     entered = {leaf.sha256}
@@ -71,7 +78,7 @@ def find_path(
             if issuer.sha256 in entered or len(path) == MAX_CERTIFICATES:
                 continue
             try:
-                linked = _is_link(path, issuer, trusted=trusted, now=now)
+                linked = _is_link(path, issuer, trusted=trusted, now=now, purposes=purposes)
             except EvidenceError as fault:
                 faults.append((trusted, fault))
                 continue
@@ -83,16 +90,18 @@ def find_path(
     raise _explain(leaf, faults)
 
 
-def check_authority(certificate: Certificate, *, below: int, now: datetime) -> None:
-    """EvidenceError unless it may sign EK certificates with `below` authorities between it and the leaf."""
+def check_authority(
+    certificate: Certificate, *, below: int, now: datetime, purposes: frozenset[str] = EK_PURPOSES
+) -> None:
+    """EvidenceError unless it may sign for these purposes, `below` authorities above the leaf."""
     # 1. It is a certification authority and not an end entity.
     if certificate.version != 3 or not certificate.is_ca:
         raise _unfit(certificate, "is no certification authority")
     # 2. Its key may sign certificates. An absent key usage forbids nothing (RFC 5280, 6.1.4).
     if certificate.usages is not None and "keyCertSign" not in certificate.usages:
         raise _unfit(certificate, "must not sign certificates (key usage)")
-    # 3. Its purposes, if it is bound to any, include EK certificates.
-    if certificate.purposes is not None and not certificate.purposes & {EK_PURPOSE, _ANY_PURPOSE}:
+    # 3. Its purposes, if it is bound to any, include the one that is asked for.
+    if certificate.purposes is not None and not certificate.purposes & {*purposes, _ANY_PURPOSE}:
         raise _unfit(certificate, f"is bound to other purposes: {', '.join(sorted(certificate.purposes))}")
     # 4. Nothing in it demands to be understood that is not: name and policy constraints too are refused, not
     #    skipped.
@@ -129,14 +138,21 @@ def _named_issuers(
     )
 
 
-def _is_link(path: Sequence[Certificate], issuer: Certificate, *, trusted: bool, now: datetime) -> bool:
+def _is_link(
+    path: Sequence[Certificate],
+    issuer: Certificate,
+    *,
+    trusted: bool,
+    now: datetime,
+    purposes: frozenset[str],
+) -> bool:
     """Does it continue the path? False where it only shares a name with it; EvidenceError where it lies."""
     # The key's strength comes first: it bounds what the signature check may cost.
     check_strength(issuer.key, whose=issuer.title)
     if not is_signed_by(path[-1], issuer.key):
         _check_no_claim(path[-1], issuer)
         return False
-    check_authority(issuer, below=len(path) - 1, now=now)
+    check_authority(issuer, below=len(path) - 1, now=now, purposes=purposes)
     if not trusted:
         check_signature_hash(issuer)
     return True

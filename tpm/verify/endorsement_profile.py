@@ -4,6 +4,7 @@ The TCG's EK Credential Profile 2.6, read so that every genuine certificate in t
 kind.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -26,7 +27,7 @@ VERSION = "2.23.133.2.3"
 
 _UNDERSTOOD = frozenset({BASIC_CONSTRAINTS, KEY_USAGE, PURPOSES, ALTERNATIVE_NAME, CERTIFICATE_POLICIES})
 # A maker's own purposes, under its enterprise number, stand beside the EK purpose in genuine certificates.
-_ENTERPRISES = "1.3.6.1.4.1."
+ENTERPRISES = "1.3.6.1.4.1."
 _TEXT_LIMIT = 128
 
 
@@ -78,6 +79,28 @@ def read_maker(certificate: Certificate) -> Maker:
     return Maker(None if manufacturer is None else _manufacturer(manufacturer), model, version)
 
 
+def stated_maker(certificate: Certificate) -> Maker:
+    """The same of any certificate, for display: each attribute that is in order, None for the others."""
+    stated = (*(certificate.alternative_names or ()), *certificate.subject_attributes)
+    return Maker(
+        _if_sound(lambda: _stated_manufacturer(stated)),
+        _if_sound(lambda: _only(stated, MODEL)),
+        _if_sound(lambda: _only(stated, VERSION)),
+    )
+
+
+def _if_sound(read: Callable[[], str | None]) -> str | None:
+    try:
+        return read()
+    except EvidenceError:
+        return None
+
+
+def _stated_manufacturer(stated: Attributes) -> str | None:
+    value = _only(stated, MANUFACTURER)
+    return None if value is None else _manufacturer(value)
+
+
 def _check_usages(certificate: Certificate) -> None:
     usages = certificate.usages
     if usages is None:
@@ -101,7 +124,7 @@ def _check_purposes(certificate: Certificate) -> None:
         return
     if EK_PURPOSE not in purposes:
         raise _refusal(f"its purpose is {', '.join(sorted(purposes))}, not {EK_PURPOSE}")
-    others = {purpose for purpose in purposes - {EK_PURPOSE} if not purpose.startswith(_ENTERPRISES)}
+    others = {purpose for purpose in purposes - {EK_PURPOSE} if not purpose.startswith(ENTERPRISES)}
     if others:
         raise _refusal(f"it has another purpose beside {EK_PURPOSE}: {', '.join(sorted(others))}")
 

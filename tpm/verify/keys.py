@@ -7,7 +7,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tpm.errors import EvidenceError
 from tpm.structures.algorithms import CURVES, SHA256, SHA384, Hash, TpmAlg, TpmRh
-from tpm.structures.attributes import AK_ATTRIBUTES, NO_DA, describe_attributes
+from tpm.structures.attributes import (
+    AK_ATTRIBUTES,
+    DECRYPT,
+    NO_DA,
+    RESIDENT,
+    RESTRICTED,
+    SIGN,
+    describe_attributes,
+)
 from tpm.structures.public import DEFAULT_EXPONENT, PublicArea, parse_public, qualified_name
 from tpm.verify.signature import VerifyingKey
 
@@ -79,6 +87,25 @@ def bare_attestation_key(key: VerifyingKey, scheme: str, hash: Hash) -> Attestat
     kind = TpmAlg.ECC if isinstance(key, ec.EllipticCurvePublicKey) else TpmAlg.RSA
     head = struct.pack(">HHIHHHH", kind, SHA256.id, AK_ATTRIBUTES, 0, TpmAlg.NULL, algorithm, hash.id)
     return accept_attestation_key(parse_public(head + _key_parameters(key)))
+
+
+def check_restricted_key(public: PublicArea) -> AttestationKey:
+    """A key that signs only what its TPM made, whatever else governs it: an IAK, or an AK made elsewhere.
+
+    It may have a policy and other ways to be authorised than the keys that enrol here; residency, scheme,
+    hash and strength are judged alike. EvidenceError as from `accept_attestation_key`.
+    """
+    wanted = RESIDENT | RESTRICTED | SIGN
+    if public.attributes & (wanted | DECRYPT) != wanted:
+        raise _attributes(
+            f"An attestation key is {describe_attributes(wanted)}; this one is "
+            f"{describe_attributes(public.attributes)}."
+        )
+    if public.scheme is None or public.scheme.hash is None:
+        raise EvidenceError("ak_scheme", "An attestation key has a scheme with a hash.")
+    if not has_full_length(public):
+        raise _attributes(f"The modulus has not the {public.key_bits} bits that the key claims.")
+    return bare_attestation_key(public.public_key(), public.scheme.name, public.scheme.hash)
 
 
 def expected_signers(ak: AttestationKey, ek: PublicArea) -> frozenset[bytes]:

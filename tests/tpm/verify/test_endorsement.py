@@ -15,7 +15,8 @@ from tests.attester import public_area
 from tests.tpm.verify.authorities import NOW, Authority, ek_form
 from tpm.errors import EvidenceError, StructureError
 from tpm.structures.public import PublicArea, parse_public
-from tpm.verify.certificate import Certificate, read_certificate, strip_padding
+from tpm.verify.certificate import Certificate
+from tpm.verify.certificate_reader import certificate_in_nv, read_certificate
 from tpm.verify.device_id import device_identifier
 from tpm.verify.endorsement import verify_endorsement
 
@@ -98,14 +99,14 @@ def test_a_device_identifier_is_the_sha_256_of_its_eks_public_key_info(
 @pytest.mark.parametrize("padding", [b"", b"\x00", b"\xff", bytes(700), b"\xff" * 700])
 def test_padding_in_nv_memory_is_stripped(padding: bytes) -> None:
     for leaf in [ROOT.endorse(), *GENUINE]:
-        assert strip_padding(leaf + padding) == leaf
+        assert certificate_in_nv(leaf + padding) == leaf
 
 
 @pytest.mark.parametrize("rest", [b"\x01", b"\x00\xff", b"\xff\x00", b"\x00" * 10 + b"\x30"])
 def test_another_rest_is_not_padding(rest: bytes) -> None:
     leaf = ROOT.endorse()
-    assert strip_padding(leaf + rest) == leaf + rest
-    assert reason(strip_padding(leaf + rest), []) == "ek_certificate_unreadable"
+    assert certificate_in_nv(leaf + rest) == leaf + rest
+    assert reason(certificate_in_nv(leaf + rest), []) == "ek_certificate_unreadable"
 
 
 def test_what_is_no_der_stays_as_it_is() -> None:
@@ -117,13 +118,13 @@ def test_what_is_no_der_stays_as_it_is() -> None:
         b"\x30\x82\xff\xff",
         b"\x30\x05\x00",
     ):
-        assert strip_padding(raw) == raw
+        assert certificate_in_nv(raw) == raw
 
 
 @given(st.binary(max_size=64) | st.binary(max_size=2048))
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_raise_anything_of_others(raw: bytes) -> None:
-    assert strip_padding(raw) in (raw, raw[: len(strip_padding(raw))])
+    assert certificate_in_nv(raw) in (raw, raw[: len(certificate_in_nv(raw))])
     with pytest.raises(EvidenceError):
         verify_endorsement(raw, [raw], roots=[ROOT.certificate], ek=None, now=NOW)
 

@@ -32,7 +32,8 @@ from tests.tpm.verify.authorities import (
     usage,
 )
 from tpm.errors import EvidenceError
-from tpm.verify.certificate import is_signed_by, read_certificate
+from tpm.verify.certificate import is_signed_by
+from tpm.verify.certificate_reader import read_certificate
 from tpm.verify.endorsement import VerifiedEndorsement, contradicts, verify_endorsement
 from tpm.verify.endorsement_path import TrustAnchors
 

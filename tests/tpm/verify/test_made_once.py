@@ -15,6 +15,9 @@ MAKERS = {
     "VerifiedQuote": "tpm/verify/quote.py:verify_quote",
     "VerifiedPcrs": "tpm/verify/pcrs.py:verify_pcrs",
     "VerifiedKey": "tpm/verify/certified.py:verify_certified_key",
+    "VerifiedEndorsement": "tpm/verify/endorsement.py:_verified",
+    "VerifiedAttestationCertificate": "tpm/verify/attestation_certificate.py:verify_ak_certificate",
+    "VerifiedIdentity": "tpm/verify/attestation_certificate.py:verify_idevid_iak",
     "AttestationKey": "tpm/verify/keys.py:accept_attestation_key",
 }
 
