@@ -98,7 +98,13 @@ class EventLog:
     """Bytes of 0x00 or 0xFF after the last event, as buffers of fixed size have them."""
 
 
-_CONFIDENTIAL_REGISTERS = {0: 1, 1: 1, 7: 1, **dict.fromkeys(range(2, 7), 2), **dict.fromkeys(range(8, 16), 3)}
+_CONFIDENTIAL_REGISTERS = {
+    0: 1,
+    1: 1,
+    7: 1,
+    **dict.fromkeys(range(2, 7), 2),
+    **dict.fromkeys(range(8, 16), 3),
+}
 
 
 def register_of(format: Format, pcr: int) -> int:

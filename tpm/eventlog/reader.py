@@ -1,9 +1,9 @@
 """What events does a firmware log hold?
 
 Formats: TCG PC Client Platform Firmware Profile 1.06, 10.2.1 (TCG_PCR_EVENT, SHA-1 only), 10.2.2
-(TCG_PCR_EVENT2) and 10.4.5.1 (the header "Spec ID Event03"); UEFI 2.10, 38.4.2 for confidential machines. Each length
-is compared with what remains before anything is taken; there is no recursion and nothing grows with a number
-that the log merely states.
+(TCG_PCR_EVENT2) and 10.4.5.1 (the header "Spec ID Event03"); UEFI 2.10, 38.4.2 for confidential machines.
+Each length is compared with what remains before anything is taken; there is no recursion and nothing grows
+with a number that the log merely states.
 """
 
 import hashlib
@@ -35,11 +35,12 @@ _RTMR_REGISTERS = range(1, 5)
 
 
 def read_log(raw: bytes) -> EventLog:
-    """The events of a whole log. Nothing is decided here: not whether it replays, not what its data is worth.
+    """The events of a whole log. Nothing is decided here: not whether it replays, not what its data is
+    worth.
 
-    StructureError: "log_empty", "log_too_large", "too_many_events", "truncated" (also what trails and is no padding),
-    "bad_header" (a Spec ID that contradicts itself), "digests_missing", "too_many_digests", "digest_repeated",
-    "unknown_algorithm" (not announced), "bad_register".
+    StructureError: "log_empty", "log_too_large", "too_many_events", "truncated" (also what trails and is no
+    padding), "bad_header" (a Spec ID that contradicts itself), "digests_missing", "too_many_digests",
+    "digest_repeated", "unknown_algorithm" (not announced), "bad_register".
     """
     # 1. There is a log, and it is no larger than a log can be.
     if not raw:
@@ -57,15 +58,18 @@ def read_log(raw: bytes) -> EventLog:
     if header is None:
         _check_register(first, "sha1")
         while offset < end:
+            if len(events) >= EVENTS_LIMIT:
+                raise _too_many()
             event, offset = _legacy_event(raw, offset, len(events))
             _check_register(event, "sha1")
-            _add(events, event)
-        format, algorithms = "sha1", ("sha1",)
-    else:
-        offset = _agile_events(raw, offset, end, header, events)
-        format, algorithms = header.format, tuple(header.names.values())
-    sha256 = hashlib.sha256(raw).digest()
-    return EventLog(format, algorithms, tuple(events), sha256, len(raw) - offset)
+            events.append(event)
+        return _log("sha1", ("sha1",), events, raw, offset)
+    offset = _agile_events(raw, offset, end, header, events)
+    return _log(header.format, tuple(header.names.values()), events, raw, offset)
+
+
+def _log(format: Format, algorithms: tuple[str, ...], events: list[Event], raw: bytes, end: int) -> EventLog:
+    return EventLog(format, algorithms, tuple(events), hashlib.sha256(raw).digest(), len(raw) - end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +141,27 @@ def _format(register: int, names: dict[int, str]) -> Format:
 
 def _agile_events(raw: bytes, offset: int, end: int, header: _Header, events: list[Event]) -> int:
     """Appends the TCG_PCR_EVENT2 records between `offset` and `end`; returns the offset behind the last."""
-    whole, pattern, count = header.whole, header.pattern, len(header.pattern)
-    names = tuple(header.names.values())
-    last = len(raw) - whole.size
-    register_limit = PCR_COUNT if header.format == "crypto-agile" else 0
+    unpack, size = header.whole.unpack_from, header.whole.size
+    pattern, count, names = header.pattern, len(header.pattern), tuple(header.names.values())
+    plain_registers = PCR_COUNT if header.format == "crypto-agile" else 0
+    number, last = len(events), len(raw) - size
     while offset < end:
-        if offset <= last:
-            fields = whole.unpack_from(raw, offset)
-            if fields[2] == count and fields[3:-1:2] == pattern:
-                start = offset + whole.size
-                offset = start + fields[-1]
-                if offset > len(raw):
-                    raise _truncated(len(events), offset, len(raw))
-                digests = dict(zip(names, fields[4:-1:2], strict=True))
-                event = Event(len(events), fields[0], fields[1], digests, raw[start:offset])
-                if event.register >= register_limit:
-                    _check_register(event, header.format)
-                _add(events, event)
-                continue
-        event, offset = _sparse_event(raw, offset, header, len(events))
-        _check_register(event, header.format)
-        _add(events, event)
+        if number >= EVENTS_LIMIT:
+            raise _too_many()
+        fields = unpack(raw, offset) if offset <= last else ()
+        if fields and fields[2] == count and fields[3:-1:2] == pattern:
+            start = offset + size
+            offset = start + fields[-1]
+            if offset > len(raw):
+                raise _truncated(number, offset, len(raw))
+            digests = dict(zip(names, fields[4:-1:2]))  # noqa: B905 (as many as the struct has)
+            event = Event(number, fields[0], fields[1], digests, raw[start:offset])
+        else:
+            event, offset = _sparse_event(raw, offset, header, number)
+        if event.register >= plain_registers:
+            _check_register(event, header.format)
+        events.append(event)
+        number += 1
     return offset
 
 
@@ -202,16 +206,14 @@ def _check_register(event: Event, format: Format) -> None:
         raise StructureError("bad_register", f"Event {event.number} extends register {event.register}.")
 
 
-def _add(events: list[Event], event: Event) -> None:
-    if len(events) >= EVENTS_LIMIT:
-        raise StructureError("too_many_events", f"The log has more than {EVENTS_LIMIT} events.")
-    events.append(event)
+def _too_many() -> StructureError:
+    return StructureError("too_many_events", f"The log has more than {EVENTS_LIMIT} events.")
 
 
 def _truncated(number: int, needed: int, found: int) -> StructureError:
     return StructureError(
         "truncated",
-        f"Event {number} needs at least {needed} bytes of log; {found} were sent, and the rest is no padding.",
+        f"Event {number} needs at least {needed} bytes of log; {found} were sent; the rest is no padding.",
     )
 
 

@@ -1,9 +1,9 @@
 """What do the registers hold if the log is true?
 
-Platform Firmware Profile 1.06, 3.3.3 and 10.4.5.3: a register is the chain of the digests that were extended into it,
-from its initial value. Records of type EV_NO_ACTION extend nothing. Their one effect is StartupLocality,
-which gives PCR 0 its initial value; it is as unauthenticated as they are, and whoever compares PCR 0 with what a TPM
-quoted finds out whether it was true.
+Platform Firmware Profile 1.06, 3.3.3 and 10.4.5.3: a register is the chain of the digests that were
+extended into it, from its initial value. Records of type EV_NO_ACTION extend nothing. Their one effect is
+StartupLocality, which gives PCR 0 its initial value; it is as unauthenticated as they are, and whoever
+compares PCR 0 with what a TPM quoted finds out whether it was true.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ class Replay:
 def replay(log: EventLog, userspace: UserspaceLog | None = None) -> Replay:
     """All banks of the log that we can compute, after the firmware's log and then after systemd's.
 
-    A bank that no event extends is there and empty. Userspace digests of a bank that the firmware's log does not
-    have are left out, for what the firmware did to that bank is not known.
+    A bank that no event extends is there and empty. Userspace digests of a bank that the firmware's log
+    does not have are left out, for what the firmware did to that bank is not known.
     """
     locality, findings = _startup(log)
     events = events_of(log, userspace)
@@ -87,8 +87,8 @@ def _chain(events: tuple[Event, ...], hash: Hash, locality: int) -> dict[int, by
 def _startup(log: EventLog) -> tuple[int, tuple[Finding, ...]]:
     """The locality from which the TPM was started, and what is odd about the records that say so.
 
-    The first record counts if nothing was extended into PCR 0 before it. Without one, an H-CRTM event as the first of PCR 0
-    says that the CPU measured before the TPM was started, from locality 4.
+    The first record counts if nothing was extended into PCR 0 before it. Without one, an H-CRTM event as
+    the first of PCR 0 says that the CPU measured before the TPM was started, from locality 4.
     """
     locality: int | None = None
     started = False

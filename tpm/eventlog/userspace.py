@@ -1,8 +1,8 @@
 """What did userspace measure after the firmware's log ended?
 
-systemd writes /run/log/systemd/tpm2-measure.log as a JSON text sequence (RFC 7464): a record separator, one object, a line
-feed. Each object names a register or an NV index, its digests, and a description. The order of the lines is the order of
-the extensions.
+systemd writes /run/log/systemd/tpm2-measure.log as a JSON text sequence (RFC 7464): a record separator, one
+object, a line feed. Each object names a register or an NV index, its digests, and a description. The order
+of the lines is the order of the extensions.
 """
 
 import hashlib
@@ -64,9 +64,11 @@ class UserspaceLog:
 
 
 def read_userspace(raw: bytes) -> UserspaceLog:
-    """The records of a whole log; an empty one has none. StructureError "userspace_log" says what is wrong where.
+    """The records of a whole log; an empty one has none. StructureError "userspace_log" says what is wrong
+    where.
 
-    Members that we do not know are left alone, for systemd adds some with every year; what we do read must be as it should.
+    Members that we do not know are left alone, for systemd adds some with every year; what we do read must
+    be as it should.
     """
     # 1. It is no larger than such a log can be.
     if len(raw) > SIZE_LIMIT:
@@ -80,7 +82,7 @@ def read_userspace(raw: bytes) -> UserspaceLog:
     records = tuple(_record(line, number) for number, line in enumerate(lines, 1))
     # 3. All were written in one boot, or somebody should know.
     boots = {one.boot_id for one in records if one.boot_id}
-    findings = ()
+    findings: tuple[Finding, ...] = ()
     if len(boots) > 1:
         detail = f"The userspace log tells of {len(boots)} boots."
         findings = (Finding("boot_id_mixed", detail),)

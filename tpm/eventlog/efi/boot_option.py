@@ -1,7 +1,7 @@
 """What would a boot option start?
 
-EFI_LOAD_OPTION (UEFI 2.10, 3.1.3): attributes, length of the paths, description as NUL-terminated UTF-16, device paths,
-optional data. BootOrder is a list of 16-bit numbers.
+EFI_LOAD_OPTION (UEFI 2.10, 3.1.3): attributes, length of the paths, description as NUL-terminated UTF-16,
+device paths, optional data. BootOrder is a list of 16-bit numbers.
 """
 
 import struct
@@ -19,25 +19,31 @@ class BootOption:
     """The content of a variable such as Boot0001."""
 
     description: str
-    path: str
+    device_path: bytes
     active: bool
+
+    @property
+    def path(self) -> str | None:
+        """The device path as text; None if it is none. Made when asked for: most are never read."""
+        return device_path_text(self.device_path)
 
 
 def parse_boot_option(raw: bytes) -> BootOption:
-    """StructureError "boot_option" or "device_path"."""
+    """StructureError "boot_option"."""
     if len(raw) < _HEADER.size:
         raise StructureError("boot_option", f"A boot option has {len(raw)} bytes.")
     attributes, length = _HEADER.unpack_from(raw)
-    end = _HEADER.size
-    while raw[end : end + 2] != b"\0\0":
-        if end + 2 > len(raw):
-            raise StructureError("boot_option", "A boot option's description has no end.")
-        end += 2
+    end = raw.find(b"\0\0", _HEADER.size)
+    if end >= 0 and (end - _HEADER.size) % 2:
+        # The first of the two is the upper half of a character before the end.
+        end += 1
+    if end < 0 or raw[end : end + 2] != b"\0\0":
+        raise StructureError("boot_option", "A boot option's description has no end.")
     start = end + 2
     if start + length > len(raw):
         raise StructureError("boot_option", f"A boot option's paths claim {length} bytes.")
     description = raw[_HEADER.size : end].decode("utf-16-le", "replace")
-    return BootOption(description, device_path_text(raw[start : start + length]), bool(attributes & _ACTIVE))
+    return BootOption(description, raw[start : start + length], bool(attributes & _ACTIVE))
 
 
 def parse_boot_order(raw: bytes) -> tuple[int, ...]:

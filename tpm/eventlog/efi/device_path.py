@@ -1,12 +1,11 @@
 """Which way does the firmware describe to a device or file, in words?
 
-UEFI 2.10, 10.3. The text is for people and follows the specification's own (10.6) for the nodes that boots have; others are
-given as Path(type,subtype,data). A path is a hint: nothing that is measured depends on it.
+UEFI 2.10, 10.3. The text is for people and follows the specification's own (10.6) for the nodes that boots
+have; others are given as Path(type,subtype,data). A path is a hint: nothing that is measured depends on it.
 """
 
 import struct
 
-from tpm.errors import StructureError
 from tpm.eventlog.efi.guid import guid_text
 
 _NODE = struct.Struct("<BBH")
@@ -19,12 +18,13 @@ _HARD_DRIVE = struct.Struct("<IQQ16sBB")
 _FILE_PATH = (4, 4)
 
 
-def device_path_text(raw: bytes) -> str:
-    """The path as text, up to its end node; what follows that is not read. StructureError "device_path"."""
-    if len(raw) > _SIZE_LIMIT:
-        raise _wrong(f"it has {len(raw)} bytes")
+def device_path_text(raw: bytes) -> str | None:
+    """The path as text, up to its end node; what follows that is not read. None if it is no path."""
+    nodes = _nodes(raw)
+    if nodes is None:
+        return None
     parts = []
-    for kind, subtype, data in _nodes(raw):
+    for kind, subtype, data in nodes:
         if kind == _END:
             parts.append(",")
         else:
@@ -34,21 +34,20 @@ def device_path_text(raw: bytes) -> str:
 
 def file_of(raw: bytes) -> str | None:
     """The file at the end of the path, as "\\EFI\\BOOT\\BOOTX64.EFI"; None when it names none."""
-    files = [_utf16(data) for kind, subtype, data in _nodes(raw) if (kind, subtype) == _FILE_PATH]
+    files = [_utf16(data) for kind, subtype, data in _nodes(raw) or () if (kind, subtype) == _FILE_PATH]
     return "\\".join(files).replace("\\\\", "\\") or None
 
 
-def _nodes(raw: bytes) -> list[tuple[int, int, bytes]]:
+def _nodes(raw: bytes) -> list[tuple[int, int, bytes]] | None:
+    """Type, subtype and data of each node; None if the lengths do not fit or there are too many."""
     nodes: list[tuple[int, int, bytes]] = []
     offset = 0
     while offset < len(raw):
-        if len(nodes) >= _NODES_LIMIT:
-            raise _wrong(f"it has more than {_NODES_LIMIT} nodes")
-        if offset + _NODE.size > len(raw):
-            raise _wrong("its last node is cut off")
+        if len(nodes) >= _NODES_LIMIT or len(raw) > _SIZE_LIMIT or offset + _NODE.size > len(raw):
+            return None
         kind, subtype, size = _NODE.unpack_from(raw, offset)
         if size < _NODE.size or offset + size > len(raw):
-            raise _wrong(f"a node claims {size} bytes of {len(raw) - offset}")
+            return None
         if kind == _END and subtype == _END_ENTIRE:
             break
         nodes.append((kind, subtype, raw[offset + _NODE.size : offset + size]))
@@ -62,7 +61,9 @@ def _node_text(kind: int, subtype: int, data: bytes) -> str:
             return f"Pci(0x{data[1]:x},0x{data[0]:x})"
         case 2, 1, 8:
             hid, uid = struct.unpack("<II", data)
-            return f"PciRoot(0x{uid:x})" if hid in (0x0A0341D0, 0x0A0841D0) else f"Acpi(0x{hid:08x},0x{uid:x})"
+            return (
+                f"PciRoot(0x{uid:x})" if hid in (0x0A0341D0, 0x0A0841D0) else f"Acpi(0x{hid:08x},0x{uid:x})"
+            )
         case 3, 2, 4:
             target, lun = struct.unpack("<HH", data)
             return f"Scsi(0x{target:x},0x{lun:x})"
@@ -78,6 +79,9 @@ def _node_text(kind: int, subtype: int, data: bytes) -> str:
             return _hard_drive(data)
         case 4, 4, _:
             return _utf16(data)
+        case 4, 8, 20:
+            start, end = struct.unpack("<QQ", data[4:])
+            return f"Offset(0x{start:x},0x{end:x})"
         case 4, 6, 16:
             return f"FvFile({guid_text(data)})"
         case 4, 7, 16:
@@ -99,7 +103,3 @@ def _hard_drive(data: bytes) -> str:
 def _utf16(data: bytes) -> str:
     """Text for people: what is not UTF-16 is shown as such, not refused."""
     return data.decode("utf-16-le", "replace").rstrip("\0")
-
-
-def _wrong(why: str) -> StructureError:
-    return StructureError("device_path", f"A device path cannot be read: {why}.")

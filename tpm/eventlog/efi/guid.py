@@ -1,6 +1,7 @@
 """Which GUID means what?
 
-On the wire the first three fields are little-endian (UEFI 2.10, appendix A); here a GUID is its 16 wire bytes.
+On the wire the first three fields are little-endian (UEFI 2.10, appendix A); here a GUID is its 16 wire
+bytes.
 """
 
 import uuid

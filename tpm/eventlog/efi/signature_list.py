@@ -1,7 +1,7 @@
 """Which certificates and hashes does a signature database hold?
 
-EFI_SIGNATURE_LIST (UEFI 2.10, 32.4.1): type GUID, size of the list, size of its header, size of one signature; then
-signatures of that size, each an owner GUID and data.
+EFI_SIGNATURE_LIST (UEFI 2.10, 32.4.1): type GUID, size of the list, size of its header, size of one
+signature; then signatures of that size, each an owner GUID and data.
 """
 
 import struct
@@ -71,11 +71,12 @@ class SignatureList:
 
 
 def parse_signature_lists(raw: bytes) -> tuple[SignatureList, ...]:
-    """All lists of a database, which may be empty. StructureError "signature_list" if one of them is not sound.
+    """All lists of a database, which may be empty. StructureError "signature_list" if one of them is not
+    sound.
 
     A header of its own no standard type has: what hides hashes in one is refused, not skipped.
     """
-    lists = []
+    lists: list[SignatureList] = []
     offset = 0
     while offset < len(raw):
         if len(lists) >= _LISTS_LIMIT:

@@ -1,7 +1,7 @@
 """Which variable was measured, and what did it hold?
 
-UEFI_VARIABLE_DATA (Platform Firmware Profile 1.06, 10.2.6): GUID, length of the name in UTF-16 units, length of the
-data in bytes, name without NUL, data.
+UEFI_VARIABLE_DATA (Platform Firmware Profile 1.06, 10.2.6): GUID, length of the name in UTF-16 units,
+length of the data in bytes, name without NUL, data.
 """
 
 import struct
@@ -26,7 +26,8 @@ class Variable:
 def parse_variable(raw: bytes, *, trailing: int = 0) -> Variable:
     """The variable in an event's data. StructureError "efi_variable".
 
-    `trailing` bytes may follow, which are not part of it: shim measures up to seven too many with its authorities.
+    `trailing` bytes may follow, which are not part of it: shim measures up to seven too many with its
+    authorities.
     """
     if len(raw) < _HEADER.size:
         raise _wrong(f"it has {len(raw)} bytes, at least {_HEADER.size} are needed")

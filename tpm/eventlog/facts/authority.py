@@ -1,7 +1,8 @@
 """Who vouched for an image?
 
-EV_EFI_VARIABLE_AUTHORITY: the firmware measures the entry of db that let an image run; shim measures its own certificate,
-an entry of MokList, or db's, and beside them its state (SbatLevel, MokListTrusted) in the same form.
+EV_EFI_VARIABLE_AUTHORITY: the firmware measures the entry of db that let an image run; shim measures its
+own certificate, an entry of MokList, or db's, and beside them its state (SbatLevel, MokListTrusted) in the
+same form.
 """
 
 from dataclasses import dataclass
@@ -65,7 +66,9 @@ def read_authority(log: Measured, event: Event, *, before_separator: bool) -> Au
 
 
 def _variable(log: Measured, event: Event) -> Variable | None:
-    """The variable that was measured. Older shims count their structure too long and hash all of that but one byte."""
+    """The variable that was measured. Older shims count their structure too long and hash all of that but
+    one byte.
+    """
     try:
         if event.number in log.whole:
             return parse_variable(event.data, trailing=_SHIM_TRAILING)

@@ -1,10 +1,12 @@
 """What does a log prove about a boot?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
-from tpm.eventlog.events import NAMES, Event, EventLog, EventType, register_of
-from tpm.eventlog.facts.command_line import CommandLine, read_command_lines
+from tpm.eventlog.events import NAMES, Event, EventLog, EventType, Format, register_of
+from tpm.eventlog.facts.command_line import CommandLine, read_command_lines, unexplained_words
 from tpm.eventlog.facts.firmware import (
     BootOptions,
     FirmwareVersion,
@@ -18,6 +20,7 @@ from tpm.eventlog.facts.loaders import (
     Grub,
     ShimList,
     UnifiedKernel,
+    is_phase,
     read_grub,
     read_shim_lists,
     read_unified_kernel,
@@ -27,6 +30,8 @@ from tpm.eventlog.facts.secure_boot import SEPARATORS, SecureBoot, read_secure_b
 from tpm.eventlog.findings import Finding
 from tpm.eventlog.replay import events_of
 from tpm.eventlog.userspace import UserspaceLog
+
+_SEPARATOR = int(EventType.EV_SEPARATOR)
 
 HandOver = Literal["succeeded", "failed", "invoked"]
 
@@ -51,6 +56,7 @@ class BootFacts:
     They are true of the machine as far as the registers of those events replay to what its TPM quoted.
     """
 
+    format: Format
     bank: str
     registers: frozenset[int] | None
     """Only events of these registers were believed; None: of all, for a log that nothing vouches for."""
@@ -66,12 +72,18 @@ class BootFacts:
     userspace: tuple[Phase, ...]
     hand_over: HandOver | None
     """How the firmware's last act, ExitBootServices, went; None where the log does not tell."""
+    unexplained: Mapping[int, tuple[int, ...]]
+    """For PCR 7, 8, 11 and 12, the events that are none of the facts above. Type and data can be changed to
+    hide what an event is, so that who relies on the *absence* of something in such a register must know
+    each of these by its digest. In a confidential machine's log several PCRs share a register, and each has
+    the others' events here.
+    """
     findings: tuple[Finding, ...]
 
     @property
     def phases(self) -> tuple[str, ...]:
         """The boot phases that systemd measured into PCR 11, in their order."""
-        return tuple(one.text for one in self.userspace if one.register == 11)
+        return tuple(one.text for one in self.userspace if one.register == register_of(self.format, 11))
 
 
 def read_facts(
@@ -85,7 +97,15 @@ def read_facts(
     secure_boot, odd = read_secure_boot(evidence)
     grub = read_grub(evidence)
     uki = read_unified_kernel(evidence)
+    lines = read_command_lines(evidence, grub, uki)
+    unexplained = {
+        7: secure_boot.unexplained,
+        8: grub.unexplained,
+        11: uki.unexplained,
+        12: unexplained_words(evidence, lines),
+    }
     return BootFacts(
+        log.format,
         bank,
         registers,
         secure_boot,
@@ -96,20 +116,23 @@ def read_facts(
         read_shim_lists(evidence),
         grub,
         uki,
-        read_command_lines(evidence, grub, uki),
-        _userspace(evidence),
+        lines,
+        () if userspace is None else _userspace(evidence),
         _hand_over(evidence),
+        MappingProxyType(unexplained),
         (*odd, *_oddities(evidence, secure_boot)),
     )
 
 
 def _userspace(log: Measured) -> tuple[Phase, ...]:
-    """Texts that are what was measured; of some measurements, as of a volume's key, the log only tells the purpose."""
+    """Texts that are what was measured; of some measurements, as of a volume's key, the log only tells the
+    purpose.
+    """
     found = [
         event
         for events in log.registers.values()
         for event in events
-        if event.type == EventType.USERSPACE and event.number in log.whole
+        if event.type == EventType.USERSPACE and is_phase(log, event)
     ]
     return tuple(Phase(event.data.decode(), event.register, event.number) for event in sorted(found))
 
@@ -129,17 +152,21 @@ def _hand_over(log: Measured) -> HandOver | None:
 
 def _oddities(log: Measured, secure_boot: SecureBoot) -> tuple[Finding, ...]:
     found: list[Finding] = []
+    shim = {one.event for one in secure_boot.authorities} | {one.event for one in secure_boot.shim_state}
     for events in log.registers.values():
         separators = 0
         for event in events:
-            if event.type == EventType.EV_SEPARATOR:
+            kind = event.type
+            if kind == _SEPARATOR:
                 separators += 1
                 found += _of_separator(event, separators)
-            if event.type in MUST_HASH and event.number not in log.whole and not _counts(secure_boot, event):
-                detail = "Its data is not what was measured; nothing is taken from it."
-                found.append(finding("data_mismatch", event, detail))
-            elif event.type not in NAMES:
-                detail = f"Its type 0x{event.type:08x} is not one that we know."
+            if kind in MUST_HASH:
+                # Some of shim's authorities are one byte off and known to be.
+                if event.number not in log.whole and event.number not in shim:
+                    detail = "Its data is not what was measured; nothing is taken from it."
+                    found.append(finding("data_mismatch", event, detail))
+            elif kind not in NAMES:
+                detail = f"Its type 0x{kind:08x} is not one that we know."
                 found.append(finding("event_unknown", event, detail))
     if secure_boot.separator is None and log.at(7):
         detail = "Secure Boot's variables are not closed by a separator."
@@ -155,8 +182,3 @@ def _of_separator(event: Event, count: int) -> list[Finding]:
     if event.data == SEPARATORS[2]:
         found.append(finding("separator_error", event, "The firmware met an error before it."))
     return found
-
-
-def _counts(secure_boot: SecureBoot, event: Event) -> bool:
-    """Is it one of shim's authorities, which are one byte off and known to be?"""
-    return any(event.number == one.event for one in (*secure_boot.authorities, *secure_boot.shim_state))

@@ -1,8 +1,9 @@
 """With which words was the kernel started?
 
-GRUB measures them into PCR 8. systemd-boot and systemd-stub measure the words that were given to them, as UTF-16, into PCR 12
-(before systemd 252 into PCR 8); the words built into a unified kernel image are its section .cmdline in PCR 11. Linux's own
-EFI stub measures what it was given into PCR 9. Of the last two only the digest is in the log.
+GRUB measures them into PCR 8. systemd-boot and systemd-stub measure the words that were given to them, as
+UTF-16, into PCR 12 (before systemd 252 into PCR 8); the words built into a unified kernel image are its
+section .cmdline in PCR 11. Linux's own EFI stub measures what it was given into PCR 9. Of the last two only
+the digest is in the log.
 """
 
 import hashlib
@@ -53,22 +54,40 @@ def read_command_lines(log: Measured, grub: Grub, uki: UnifiedKernel) -> tuple[C
         for one in uki.sections
         if one.name == _SECTION
     ]
-    for pcr in dict.fromkeys((8, 12)):
+    for pcr in (8, 12):
         found += [line for event in log.at(pcr) if (line := _given(log, event)) is not None]
-    found += [
-        CommandLine("linux", None, log.digest(event), log.bank, event.number)
-        for event in log.at(9)
-        if event.type == EventType.EV_EVENT_TAG
-        and int.from_bytes(event.data[:4], "little") == _LOAD_OPTIONS
-    ]
+    found += _by_linux(log)
     unique = {line.event: line for line in found}
     return tuple(unique[event] for event in sorted(unique))
 
 
+def unexplained_words(log: Measured, lines: tuple[CommandLine, ...]) -> tuple[int, ...]:
+    """Events of PCR 12 that are no command line: credentials and device trees by their digest, or a line
+    hidden by changing its data. Only who knows their digests can tell.
+    """
+    known = {line.event for line in lines}
+    return tuple(
+        event.number for event in log.at(12) if event.number not in known and not log.is_os_separator(event)
+    )
+
+
+def _by_linux(log: Measured) -> list[CommandLine]:
+    """What Linux's EFI stub was given. It measures that before anything else of PCR 9; a tag that stands
+    later could have been put on a file.
+    """
+    for event in log.at(9)[:1]:
+        tag = int.from_bytes(event.data[:4], "little")
+        if event.type == EventType.EV_EVENT_TAG and tag == _LOAD_OPTIONS:
+            return [CommandLine("linux", None, log.digest(event), log.bank, event.number)]
+    return []
+
+
 def _given(log: Measured, event: Event) -> CommandLine | None:
-    """The words that a boot loader was given, as UTF-16; the NUL at the end is measured by some, and logged by half."""
+    """The words that a boot loader was given, as UTF-16; the NUL at the end is measured by some, and logged
+    by half.
+    """
     data = event.data
-    if event.type != EventType.EV_IPL or data[1:2] != b"\0":
+    if data[1:2] != b"\0" or event.type != EventType.EV_IPL:
         return None
     if not any(log.binds(event, content) for content in (data, data + b"\0", data.rstrip(b"\0") + b"\0")):
         return None

@@ -4,8 +4,8 @@ import string
 from dataclasses import dataclass
 
 from tpm.errors import StructureError
-from tpm.eventlog.efi.guid import GLOBAL_VARIABLE, SMBIOS3_TABLE, SMBIOS_TABLE, guid_text
 from tpm.eventlog.efi.boot_option import BootOption, parse_boot_option, parse_boot_order
+from tpm.eventlog.efi.guid import GLOBAL_VARIABLE, SMBIOS3_TABLE, SMBIOS_TABLE, guid_text
 from tpm.eventlog.efi.variable import Variable, parse_variable
 from tpm.eventlog.events import Event, EventType, register_of
 from tpm.eventlog.facts.measured import Measured
@@ -19,7 +19,9 @@ _PRINTABLE = frozenset(string.printable) - frozenset("\t\n\r\x0b\x0c")
 
 @dataclass(frozen=True, slots=True)
 class FirmwareVersion:
-    """The version of the code that is trusted first, as its maker writes it: a name, a GUID, or bytes in hex."""
+    """The version of the code that is trusted first, as its maker writes it: a name, a GUID, or bytes in
+    hex.
+    """
 
     text: str
     event: int
@@ -49,7 +51,9 @@ class BootEntry:
 
 @dataclass(frozen=True, slots=True)
 class BootOptions:
-    """In which order the firmware tries what. Values are facts; names are where they were measured too."""
+    """In which order the firmware tries what. It was measured, but by whom is not known: some firmware
+    measures it after the separator, where others can extend the register too.
+    """
 
     order: tuple[int, ...] | None
     order_events: tuple[int, ...]
@@ -57,16 +61,23 @@ class BootOptions:
 
 
 def read_versions(log: Measured) -> tuple[FirmwareVersion, ...]:
-    """The versions in PCR 0 whose text is what was measured."""
-    return tuple(
-        FirmwareVersion(version_text(event.data), event.number)
-        for event in log.at(0)
-        if event.type == EventType.EV_S_CRTM_VERSION and event.number in log.whole
-    )
+    """The versions in PCR 0 whose text is what was measured, before the separator: what runs later can
+    extend too.
+    """
+    found = []
+    closing = {log.new(content).digest() for content in (bytes(4), b"\xff" * 4)}
+    for event in log.at(0):
+        if log.digest(event) in closing:
+            break
+        if event.type == EventType.EV_S_CRTM_VERSION and event.number in log.whole:
+            found.append(FirmwareVersion(version_text(event.data), event.number))
+    return tuple(found)
 
 
 def version_text(data: bytes) -> str:
-    """A version as text: UTF-16, ASCII, a GUID, or else hexadecimal."""
+    """A version as text: UTF-16, ASCII, a GUID, or else hexadecimal; "" for one of zeros."""
+    if not data.strip(b"\0"):
+        return ""
     wide = data.decode("utf-16-le", "replace").rstrip("\0") if len(data) % 2 == 0 else ""
     narrow = data.split(b"\0", 1)[0].decode("ascii", "replace")
     for text in (wide, narrow):
@@ -115,9 +126,7 @@ def read_boot_options(log: Measured) -> BootOptions:
         except StructureError:
             continue
     same = len({order for order, _ in orders}) == 1
-    return BootOptions(
-        orders[0][0] if same else None, tuple(number for _, number in orders), tuple(entries)
-    )
+    return BootOptions(orders[0][0] if same else None, tuple(number for _, number in orders), tuple(entries))
 
 
 def _boot_variable(log: Measured, event: Event) -> Variable | None:

@@ -1,6 +1,7 @@
 """Which programs did the firmware load?
 
-An image is a fact by its Authenticode digest alone, which the firmware computes; its path is what the firmware says of it.
+An image is a fact by its Authenticode digest alone, which the firmware computes; its path is what the
+firmware says of it.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ class Image:
     load: ImageLoad | None
     """A hint: path and size; None where the notes cannot be read."""
     authority: int | None
-    """A hint: the event of the authority that was measured with it. Firmware and shim measure each only once."""
+    """A hint: the event of the authority that was measured with it. Firmware and shim measure each only
+    once.
+    """
     event: int
 
 
@@ -50,7 +53,12 @@ def read_images(log: Measured, authorities: tuple[Authority, ...]) -> tuple[Imag
         authority = _authority(authorities, (before, event.number, after))
         images.append(
             Image(
-                log.digest(event), KINDS[event.type], event.register, _load(event.data), authority, event.number
+                log.digest(event),
+                KINDS[event.type],
+                event.register,
+                _load(event.data),
+                authority,
+                event.number,
             )
         )
     return tuple(images)

@@ -1,19 +1,21 @@
 """What did shim, GRUB and systemd-stub measure?
 
-shim: its key lists into PCR 14, by digest. GRUB: each command into PCR 8, the digest over the text behind a label in the event's
-data; each file into PCR 9, by digest. systemd-stub: into PCR 11, for each section of a unified kernel image, first
-its name with a NUL and then its content (UAPI.5).
+shim: its key lists into PCR 14, by digest. GRUB: each command into PCR 8, the digest over the text behind a
+label in the event's data; each file into PCR 9, by digest. systemd-stub: into PCR 11, for each section of a
+unified kernel image, first its name with a NUL and then its content (UAPI.5).
 """
 
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tpm.eventlog.events import Event, EventType
 from tpm.eventlog.facts.measured import Measured
 
-LABELS = (b"grub_cmd: ", b"kernel_cmdline: ", b"module_cmdline: ", b"grub_cmd ", b"grub_kernel_cmdline ")
-"""What GRUB writes before the text that it measures. A label is not measured."""
+_LABELLED = re.compile(rb"(grub_cmd|kernel_cmdline|module_cmdline|grub_kernel_cmdline):? ([^\0]*)", re.DOTALL)
+"""A label of GRUB's, which is not measured, and the text behind it, which is."""
 
-_KERNEL_LABELS = (b"kernel_cmdline: ", b"grub_kernel_cmdline ")
+_KERNEL_LABELS = (b"kernel_cmdline", b"grub_kernel_cmdline")
 _IPL = int(EventType.EV_IPL)
 
 
@@ -27,9 +29,10 @@ class ShimList:
     event: int
 
 
-@dataclass(frozen=True, slots=True)
-class GrubText:
-    """Something that GRUB ran or gave to a kernel. The text was measured; what it was for, by its label, was not."""
+class GrubText(NamedTuple):
+    """Something that GRUB ran or gave to a kernel. The text was measured; what it was for, by its label,
+    was not.
+    """
 
     text: str
     labelled_kernel: bool
@@ -37,15 +40,15 @@ class GrubText:
 
     @property
     def is_command_line(self) -> bool:
-        """May it be what a kernel was given? By its label, or because it begins with a path as no command does.
+        """May it be what a kernel was given? By its label, or because it begins with a path as no command
+        does.
 
         Whoever relabels the true one does not hide it so.
         """
         return self.labelled_kernel or self.text.startswith(("/", "(", "\\"))
 
 
-@dataclass(frozen=True, slots=True)
-class GrubFile:
+class GrubFile(NamedTuple):
     """A file that GRUB read."""
 
     name: str
@@ -61,7 +64,9 @@ class Grub:
     texts: tuple[GrubText, ...]
     files: tuple[GrubFile, ...]
     unexplained: tuple[int, ...]
-    """Events of PCR 8 whose text is not what was measured. While there are some, nobody knows all that GRUB did."""
+    """Events of PCR 8 whose text is not what was measured. While there are some, nobody knows all that GRUB
+    did.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,13 @@ def read_grub(log: Measured) -> Grub:
     """Texts of PCR 8 and files of PCR 9. UTF-16 in PCR 8 is an older systemd-boot's, not GRUB's."""
     texts: list[GrubText] = []
     unexplained = []
+    endings = [b"", b"\0"]
     for event in log.at(8):
         if event.type != _IPL:
-            if event.type != EventType.EV_SEPARATOR or event.number not in log.whole:
+            # A text under another type would be hidden so; a separator is known by what it holds.
+            if not any(log.binds(event, content) for content in (bytes(4), b"\xff" * 4)):
                 unexplained.append(event.number)
-        elif (text := _text(log, event)) is not None:
+        elif (text := _text(log, event, endings)) is not None:
             texts.append(text)
         elif event.data[1:2] != b"\0":
             unexplained.append(event.number)
@@ -114,28 +121,29 @@ def read_grub(log: Measured) -> Grub:
 
 def _is_file(data: bytes) -> bool:
     """In a confidential machine's log, commands and shim's lists share the register with files."""
-    return not data.startswith((*LABELS, b"Mok")) and data[1:2] != b"\0"
+    return not data.startswith(b"Mok") and data[1:2] != b"\0" and _LABELLED.match(data) is None
 
 
-def _text(log: Measured, event: Event) -> GrubText | None:
-    """The text behind the label, up to its NUL; some GRUBs measure that too, and leave what was in the buffer behind."""
-    data = event.data
-    label = next((one for one in LABELS if data.startswith(one)), None)
-    if label is None:
+def _text(log: Measured, event: Event, endings: list[bytes]) -> GrubText | None:
+    """The text behind the label, up to its NUL, which older GRUBs measure too. The ending that fits is
+    tried first with the next event, for all of one GRUB are alike.
+    """
+    found = _LABELLED.match(event.data)
+    if found is None:
         return None
-    end = data.find(b"\0", len(label))
-    content = data[len(label) :] if end < 0 else data[len(label) : end]
-    if not log.binds(event, content) and not log.binds(event, content + b"\0"):
-        return None
+    label, content = found.groups()
+    digest = event.digests[log.bank]
+    if log.new(content + endings[0]).digest() != digest:
+        if log.new(content + endings[1]).digest() != digest:
+            return None
+        endings.reverse()
     return GrubText(content.decode("utf-8", "replace"), label in _KERNEL_LABELS, event.number)
 
 
 def read_unified_kernel(log: Measured) -> UnifiedKernel:
     """The pairs of PCR 11, strictly in turn, so that no content can pass for a name."""
     events = [event for event in log.at(11) if event.type == _IPL]
-    others = [
-        event.number for event in log.at(11) if event.type not in (_IPL, EventType.USERSPACE)
-    ]
+    others = [event.number for event in log.at(11) if event.type != _IPL and not is_phase(log, event)]
     sections = []
     for place in range(0, len(events) - 1, 2):
         name = utf16(events[place].data)
@@ -145,6 +153,11 @@ def read_unified_kernel(log: Measured) -> UnifiedKernel:
         sections.append(Section(name, log.digest(content), (events[place].number, content.number)))
     rest = [event.number for event in events[2 * len(sections) :]]
     return UnifiedKernel(tuple(sections), tuple(sorted(others + rest)))
+
+
+def is_phase(log: Measured, event: Event) -> bool:
+    """Is it a text that userspace measured? What looks like a section's name is the kernel image's, moved."""
+    return event.type == EventType.USERSPACE and log.is_text(event) and not event.data.startswith(b".")
 
 
 def name_of(data: bytes) -> str:

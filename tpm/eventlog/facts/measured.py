@@ -1,7 +1,7 @@
 """Which events may a fact rest on, and is what they say what was measured?
 
-Type and data of an event are not authenticated (DESIGN rule 7). So a fact is taken from data only where the data hashes to
-the event's digest in the bank that is judged, in the register where it belongs.
+Type and data of an event are not authenticated (DESIGN rule 7). So a fact is taken from data only where the
+data hashes to the event's digest in the bank that is judged, in the register where it belongs.
 """
 
 import hashlib
@@ -32,6 +32,8 @@ _MAY_HASH = MUST_HASH | {
     EventType.EV_EFI_VARIABLE_BOOT2,
     EventType.USERSPACE,
 }
+OS_SEPARATOR = b"os-separator"
+
 _NO_ACTION = int(EventType.EV_NO_ACTION)
 
 
@@ -44,6 +46,8 @@ class Measured:
     registers: Mapping[int, tuple[Event, ...]]
     whole: frozenset[int]
     """Numbers of the events whose data, as it stands, hashes to their digest."""
+    new: Callable[[bytes], Any]
+    """The bank's hash, as hashlib has it."""
 
     def at(self, pcr: int) -> tuple[Event, ...]:
         """The events of the register where this format has what belongs into this PCR."""
@@ -53,9 +57,17 @@ class Measured:
         """What the event extended."""
         return event.digests[self.bank]
 
+    def is_text(self, event: Event) -> bool:
+        """Is the data a line of ASCII, and what was measured? No structure of UEFI is such a line."""
+        return event.number in self.whole and event.data.isascii() and event.data.decode().isprintable()
+
+    def is_os_separator(self, event: Event) -> bool:
+        """Is it what systemd ends the firmware's registers with (since 261)?"""
+        return event.type == EventType.USERSPACE and self.binds(event, OS_SEPARATOR)
+
     def binds(self, event: Event, content: bytes) -> bool:
         """Is this content what was measured?"""
-        digest: bytes = getattr(hashlib, self.bank)(content).digest()
+        digest: bytes = self.new(content).digest()
         return digest == event.digests[self.bank]
 
 
@@ -76,7 +88,7 @@ def measured(
         if kind in _MAY_HASH and new(event.data).digest() == event.digests[bank]:
             whole.append(event.number)
     frozen = {register: tuple(there) for register, there in found.items()}
-    return Measured(format, bank, frozen, frozenset(whole))
+    return Measured(format, bank, frozen, frozenset(whole), new)
 
 
 def finding(code: str, event: Event, detail: str) -> Finding:

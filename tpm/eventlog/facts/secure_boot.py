@@ -1,8 +1,9 @@
 """Was Secure Boot on, by which keys, and who vouched for what ran?
 
-Platform Firmware Profile 1.06, 3.3.4.8: the firmware measures SecureBoot, PK, KEK, db and dbx into PCR 7, then a
-separator; what vouches for an image follows when the image is loaded. Whoever runs after the separator can extend PCR 7 too, so
-that a variable counts only before it; and the separator is known by its digest, for types can be changed.
+Platform Firmware Profile 1.06, 3.3.4.8: the firmware measures SecureBoot, PK, KEK, db and dbx into PCR 7,
+then a separator; what vouches for an image follows when the image is loaded. Whoever runs after the
+separator can extend PCR 7 too, so that a variable counts only before it; and the separator is known by its
+digest, for types can be changed.
 """
 
 import hashlib
@@ -65,7 +66,8 @@ class Database:
 
     @property
     def revision(self) -> str | None:
-        """The version number of the boot manager below which Microsoft's dbx revokes, as "7.0"; None without one.
+        """The version number of the boot manager below which Microsoft's dbx revokes, as "7.0"; None
+        without one.
 
         Such an entry has Microsoft's owner GUID and, instead of a hash: 1, a GUID, and two 16-bit numbers.
         """
@@ -104,8 +106,10 @@ class SecureBoot:
     actions: tuple[Action, ...]
     separator: int | None
     unexplained: tuple[int, ...]
-    """Events of the register that are none of these. A policy about authorities can hold only if there is none: a
-    changed type hides what an event is. In a confidential machine's log other registers' events are among them."""
+    """Events of the register that are none of these. A policy about authorities can hold only if there is
+    none: a changed type hides what an event is. In a confidential machine's log other registers' events are
+    among them.
+    """
 
 
 def read_secure_boot(log: Measured) -> tuple[SecureBoot, tuple[Finding, ...]]:
@@ -121,7 +125,7 @@ class _Reading:
 
     def __init__(self, log: Measured) -> None:
         self.log = log
-        self.closing = {getattr(hashlib, log.bank)(content).digest() for content in SEPARATORS}
+        self.closing = {log.new(content).digest() for content in SEPARATORS}
         self.separator: int | None = None
         self.flags: dict[str, set[bool | None]] = {}
         self.flag_events: dict[str, list[int]] = {}
@@ -135,16 +139,19 @@ class _Reading:
 
     def take(self, event: Event) -> None:
         kind = event.type
-        if kind == EventType.EV_SEPARATOR or event.digests[self.log.bank] in self.closing:
+        closes = event.digests[self.log.bank] in self.closing
+        if closes or kind == EventType.EV_SEPARATOR:
             if self.separator is None:
                 self.separator = event.number
+            if not closes:
+                self.unexplained.append(event.number)
         elif kind == EventType.EV_EFI_VARIABLE_DRIVER_CONFIG and event.number in self.log.whole:
             self._variable(event)
         elif kind == EventType.EV_EFI_VARIABLE_AUTHORITY:
             self._authority(event)
-        elif kind in _ACTIONS and event.number in self.log.whole:
-            self.actions.append(Action(event.data.decode("ascii", "replace"), event.register, event.number))
-        else:
+        elif kind in _ACTIONS and self.log.is_text(event):
+            self.actions.append(Action(event.data.decode(), event.register, event.number))
+        elif not self.log.is_os_separator(event):
             self.unexplained.append(event.number)
 
     def _variable(self, event: Event) -> None:
@@ -155,12 +162,12 @@ class _Reading:
             self.unexplained.append(event.number)
             return
         known = _place_of(variable)
-        if known is None:
-            self._foreign(event, variable)
-        elif self.separator is not None:
-            detail = f"{variable.name} was measured after the separator; it does not count."
+        if self.separator is not None:
+            detail = "A variable was measured after the separator; it does not count."
             self.findings.append(finding("variable_after_separator", event, detail))
             self.unexplained.append(event.number)
+        elif known is None:
+            self._foreign(event, variable)
         elif known == "flag":
             value = {b"": False, b"\0": False, b"\x01": True}.get(variable.data)
             self.flags.setdefault(variable.name, set()).add(value)
@@ -194,7 +201,7 @@ class _Reading:
                 self.authorities.append(found)
             case ShimState():
                 self.shim_state.append(found)
-            case None:
+            case _:
                 self.unexplained.append(event.number)
 
     def result(self) -> SecureBoot:
@@ -209,7 +216,9 @@ class _Reading:
         return SecureBoot(
             flags.get("SecureBoot"),
             tuple(self.flag_events.get("SecureBoot", ())),
-            MappingProxyType({name: on for name, on in flags.items() if name != "SecureBoot" and on is not None}),
+            MappingProxyType(
+                {name: on for name, on in flags.items() if name != "SecureBoot" and on is not None}
+            ),
             MappingProxyType(self.databases),
             tuple(self.authorities),
             tuple(self.shim_state),
