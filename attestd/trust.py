@@ -5,11 +5,8 @@ when a file comes, goes or changes, so that a withdrawn root stops the next issu
 more, nobody is trusted.
 """
 
-import base64
-import binascii
 import hashlib
 import os
-import re
 import stat
 import threading
 from collections import OrderedDict
@@ -21,17 +18,13 @@ from pathlib import Path
 from tpm.errors import EvidenceError, PolicyError
 from tpm.structures.public import PublicArea
 from tpm.verify.certificate import Certificate
-from tpm.verify.certificate_reader import read_certificate
+from tpm.verify.certificate_pem import read_certificate_file
 from tpm.verify.endorsement import VerifiedEndorsement, verify_endorsement
 from tpm.verify.endorsement_path import TrustAnchors
 
 LOOK_AGAIN_MS = 1000
-MAX_FILE_SIZE = 1 << 20
 MAX_FILES = 4096
 _CACHED = 1024
-
-_BEGIN = b"-----BEGIN "
-_BLOCK = re.compile(rb"-----BEGIN ([^-\n]{1,64})-----(.*?)-----END \1-----", re.DOTALL)
 
 Snapshot = tuple[tuple[str, int, int, int, int], ...]
 
@@ -124,36 +117,10 @@ def read_certificates(path: Path) -> list[Certificate]:
         raise PolicyError(
             "file_unreadable", f"{path}: {error.strerror or error}; name a readable file."
         ) from None
-    if len(raw) > MAX_FILE_SIZE:
-        raise PolicyError(
-            "ek_root_unreadable", f"{path} has {len(raw)} bytes, more than any bundle of certificates."
-        )
-    ders = _pem_blocks(path, raw) if _BEGIN in raw else [raw]
-    certificates = []
-    for number, der in enumerate(ders, start=1):
-        try:
-            certificates.append(read_certificate(der))
-        except EvidenceError as error:
-            which = f"Certificate {number} of {path}" if len(ders) > 1 else str(path)
-            detail = f"{which} is no certificate that can be used: {error.detail}"
-            raise PolicyError("ek_root_unreadable", detail) from None
-    return certificates
-
-
-def _pem_blocks(path: Path, raw: bytes) -> list[bytes]:
-    blocks = _BLOCK.findall(raw)
-    if len(blocks) != raw.count(_BEGIN):
-        raise PolicyError(
-            "ek_root_unreadable", f"{path} is damaged: a PEM block in it does not end. Copy it again."
-        )
-    for label, _ in blocks:
-        if label != b"CERTIFICATE":
-            found = label.decode("ascii", "replace")
-            raise PolicyError("ek_root_unreadable", f"{path} has a {found}; only certificates belong there.")
     try:
-        return [base64.b64decode(b"".join(body.split()), validate=True) for _, body in blocks]
-    except binascii.Error as error:
-        raise PolicyError("ek_root_unreadable", f"{path} is damaged: {error}. Copy it again.") from None
+        return read_certificate_file(raw)
+    except EvidenceError as error:
+        raise PolicyError("ek_root_unreadable", f"{path}: {error.detail}") from None
 
 
 def _read_anchors(directory: Path) -> TrustAnchors:

@@ -28,7 +28,6 @@ NOUNS = {
     "keys": "List, add, activate and retire signing keys.",
     "ek-roots": "List, import and remove the TPM makers that are trusted.",
     "agent": "The device's side: enrol, attest, unseal.",
-    "evidence": "Verify quotes, logs and certificates without a server.",
     "audit": "Show and verify the audit log.",
     "evidence": "Verify evidence in files, without a server.",
     "swtpm": "Run a software TPM until stdin closes.",

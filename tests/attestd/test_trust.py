@@ -71,6 +71,7 @@ def test_an_empty_store_trusts_nobody(tmp_path: Path) -> None:
     [
         ("root.der", ROOT.der),
         ("bundle.pem", pem(OTHER, ROOT)),
+        ("padded.der", ROOT.der + b"\n"),
         ("noted.txt", b"# what the maker publishes\r\n" + pem(ROOT).replace(b"\n", b"\r\n") + b"\nend\n"),
     ],
 )
@@ -100,7 +101,7 @@ KEY = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, Privat
         pem(ROOT) + pem(OTHER)[:100],
         pem(ROOT) + KEY,
         pem(ROOT).replace(b"CERTIFICATE", b"TRUSTED CERTIFICATE"),
-        ROOT.der + b"\x00",
+        ROOT.der + b"\x01",
         pem(ROOT, OTHER).replace(b"\nMII", b"\nMIJ", 1),
         pem(ROOT) + b"#" * (1 << 20),
     ],

@@ -34,31 +34,56 @@ def verify_pcrs(
     """
     # 1. The signed selection names some register, in one bank that we accept.
     bank, pcrs = _one_bank(quote.quote.selection)
-    # 2. Exactly these registers are reported, in this bank and no other.
-    if set(values) != {bank}:
-        raise _mismatch(
-            f"The quote covers the {bank} bank; values came for {', '.join(sorted(values)) or 'none'}."
-        )
-    reported = values[bank]
-    if set(reported) != set(pcrs):
-        raise _mismatch(f"The quote covers registers {_listed(pcrs)}; values came for {_listed(reported)}.")
-    # 3. Each value is as long as the bank's digests.
-    size = hash_by_name(bank).size
-    for pcr in pcrs:
-        if len(reported[pcr]) != size:
-            raise _mismatch(f"Register {pcr} of {bank} has {len(reported[pcr])} bytes, not {size}.")
-    # 4. Together they hash to what was signed.
+    # 2. Exactly these registers are reported, and together they hash to what was signed.
+    _check_values(quote, values, hash)
+    return VerifiedPcrs(bank, MappingProxyType({pcr: values[bank][pcr] for pcr in pcrs}))
+
+
+def check_quoted_values(
+    quote: VerifiedQuote, values: Mapping[str, Mapping[int, bytes]] | None, *, hash: Hash
+) -> None:
+    """As `verify_pcrs`, for every bank of a selection of any banks; without values, the selection alone.
+
+    For evidence that is looked at and not relied on: SHA-1 banks and several banks pass. EvidenceError
+    "selection_empty", "bank_repeated" or "pcr_mismatch".
+    """
+    _check_selection(quote.quote.selection)
+    if values is not None:
+        _check_values(quote, values, hash)
+
+
+def _check_values(quote: VerifiedQuote, values: Mapping[str, Mapping[int, bytes]], hash: Hash) -> None:
+    selected = {bank: pcrs for bank, pcrs in quote.quote.selection.banks if pcrs}
+    # 1. Exactly the signed registers are reported, in the signed banks and no other.
+    if set(values) != set(selected):
+        banks, found = (", ".join(sorted(names)) or "none" for names in (selected, values))
+        raise _mismatch(f"The quote covers the bank {banks}; values came for {found}.")
+    for bank, pcrs in selected.items():
+        reported, size = values[bank], hash_by_name(bank).size
+        if set(reported) != set(pcrs):
+            raise _mismatch(
+                f"The quote covers registers {_listed(pcrs)}; values came for {_listed(reported)}."
+            )
+        # 2. Each value is as long as the bank's digests.
+        for pcr in pcrs:
+            if len(reported[pcr]) != size:
+                raise _mismatch(f"Register {pcr} of {bank} has {len(reported[pcr])} bytes, not {size}.")
+    # 3. Together they hash to what was signed.
     if not hmac.compare_digest(pcr_digest(quote.quote.selection, values, hash), quote.quote.pcr_digest):
         raise _mismatch("The reported values do not hash to the quoted digest.")
-    return VerifiedPcrs(bank, MappingProxyType({pcr: reported[pcr] for pcr in pcrs}))
 
 
-def _one_bank(selection: PcrSelection) -> tuple[str, tuple[int, ...]]:
+def _check_selection(selection: PcrSelection) -> None:
     if not any(pcrs for _, pcrs in selection.banks):
         raise EvidenceError("selection_empty", "The quote covers no register.")
     names = [bank for bank, _ in selection.banks]
     if len(set(names)) != len(names):
         raise EvidenceError("bank_repeated", f"The quote names a bank twice: {', '.join(names)}.")
+
+
+def _one_bank(selection: PcrSelection) -> tuple[str, tuple[int, ...]]:
+    _check_selection(selection)
+    names = [bank for bank, _ in selection.banks]
     for bank in names:
         if bank not in BANKS_ALLOWED:
             raise EvidenceError(
