@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-EVIDENCE = ("tpm.errors", "tpm.structures", "tpm.verify", "tpm.eventlog", "tpm.seal")
+EVIDENCE = ("tpm.errors", "tpm.structures", "tpm.verify", "tpm.eventlog", "tpm.ima", "tpm.seal")
 GROUND = (
     "tpm.errors",
     "attestd.addresses",
@@ -43,11 +43,12 @@ VERBS = (
 """The service's steps in the order in which they may know each other: each imports only those before it."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    # tpm: errors <- structures <- verify <- eventlog; structures <- seal; everything <- device
+    # tpm: errors <- structures <- verify <- eventlog, ima; structures <- seal; everything <- device
     "tpm.errors": (),
     "tpm.structures": ("tpm.errors",),
     "tpm.verify": ("tpm.errors", "tpm.structures"),
     "tpm.eventlog": ("tpm.errors", "tpm.structures", "tpm.verify"),
+    "tpm.ima": ("tpm.errors", "tpm.structures", "tpm.verify"),
     "tpm.seal": ("tpm.errors", "tpm.structures"),
     "tpm.device": EVIDENCE,
     "tpm.swtpm_ca": ("tpm.errors",),
@@ -82,6 +83,7 @@ FROM_OTHERS: dict[str, set[str]] = {
     "tpm.structures": {"cryptography"},
     "tpm.verify": {"cryptography"},
     "tpm.eventlog": {"cryptography"},
+    "tpm.ima": {"cryptography"},
     "tpm.seal": {"cryptography"},
     "tpm.device": {"cryptography", "tpm2_pytss"},
     "tpm.swtpm": {"cryptography"},

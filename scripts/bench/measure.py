@@ -61,7 +61,7 @@ def pair(
 ) -> Row:
     """Measure both in turn, so that whatever slows the machine slows both."""
     for work in (ours, floor):
-        for _ in range(20):
+        for _ in range(min(20, pairs)):
             work()
     measured: tuple[list[float], list[float]] = ([], [])
     gc.disable()

@@ -18,6 +18,7 @@ MAKERS = {
     "VerifiedEndorsement": "tpm/verify/endorsement.py:_verified",
     "VerifiedAttestationCertificate": "tpm/verify/attestation_certificate.py:verify_ak_certificate",
     "VerifiedIdentity": "tpm/verify/attestation_certificate.py:verify_idevid_iak",
+    "VerifiedMeasurements": "tpm/ima/verify.py:verify_measurements",
     "AttestationKey": "tpm/verify/keys.py:accept_attestation_key",
 }
 
