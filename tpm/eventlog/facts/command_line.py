@@ -55,7 +55,8 @@ def read_command_lines(log: Measured, grub: Grub, uki: UnifiedKernel) -> tuple[C
         if one.name == _SECTION
     ]
     for pcr in (8, 12):
-        found += [line for event in log.at(pcr) if (line := _given(log, event)) is not None]
+        wide = [event for event in log.at(pcr) if event.data[1:2] == b"\0"]
+        found += [line for event in wide if (line := _given(log, event)) is not None]
     found += _by_linux(log)
     unique = {line.event: line for line in found}
     return tuple(unique[event] for event in sorted(unique))
@@ -87,7 +88,7 @@ def _given(log: Measured, event: Event) -> CommandLine | None:
     by half.
     """
     data = event.data
-    if data[1:2] != b"\0" or event.type != EventType.EV_IPL:
+    if event.type != EventType.EV_IPL:
         return None
     if not any(log.binds(event, content) for content in (data, data + b"\0", data.rstrip(b"\0") + b"\0")):
         return None

@@ -79,15 +79,16 @@ def measured(
     found: dict[int, list[Event]] = {}
     whole = []
     for event in events:
-        kind = event.type
-        if kind == _NO_ACTION or bank not in event.digests:
+        number, register, kind, digests, data = event
+        if kind == _NO_ACTION or bank not in digests or (registers is not None and register not in registers):
             continue
-        if registers is not None and event.register not in registers:
-            continue
-        found.setdefault(event.register, []).append(event)
-        if kind in _MAY_HASH and new(event.data).digest() == event.digests[bank]:
-            whole.append(event.number)
-    frozen = {register: tuple(there) for register, there in found.items()}
+        there = found.get(register)
+        if there is None:
+            there = found[register] = []
+        there.append(event)
+        if kind in _MAY_HASH and new(data).digest() == digests[bank]:
+            whole.append(number)
+    frozen = {register: tuple(those) for register, those in found.items()}
     return Measured(format, bank, frozen, frozenset(whole), new)
 
 
