@@ -6,8 +6,8 @@ in it looks like the end of an entry, and what follows it like another entry. Th
 entry is the shortest run of lines whose fields hash to it. So a path of any bytes is read exactly, with these
 limits:
 
-- A violation has no template digest: it ends with its first line. (A forged line after it adds to the replay
-  and so fits no register.)
+- A violation has no template digest: it ends with its first line. (A forged line after it is covered by no
+  register.)
 - After an entry that fits nothing, and beyond `MAX_BREAKS` line breaks in one path or `MAX_TRIES` in a list,
   no further lines are joined; such a list is to be sent in its binary form.
 - Blanks that a tool removed at the end of a line, where fields are empty, are not missed.
