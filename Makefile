@@ -1,13 +1,14 @@
 # Each target sets up what it needs; a second run starts at once.
 PYTHON := .venv/bin/python
 
-.PHONY: help install demo test check bench lock
+.PHONY: help install demo test check bench fuzz lock
 
 help:
 	@echo "make demo     set everything up, then show one machine let in and one refused"
 	@echo "make test     set everything up, then run the tests (at most six minutes)"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    measure against bare cryptography, as ratios"
+	@echo "make fuzz     a million hostile inputs for every parser (ARGS='--rounds N TARGET' for fewer)"
 	@echo "make install  only set up: Debian's packages, .venv, the attestd command"
 	@echo "make lock     pin the dependencies anew (ARGS=--upgrade takes newer ones)"
 
@@ -26,6 +27,9 @@ check: install
 
 bench: install
 	@$(PYTHON) -m scripts.bench
+
+fuzz: install
+	@$(PYTHON) -m scripts.fuzz $(ARGS)
 
 lock: install
 	@scripts/lock $(ARGS)

@@ -141,9 +141,13 @@ def _text(log: Measured, event: Event, endings: list[bytes]) -> GrubText | None:
 
 
 def read_unified_kernel(log: Measured) -> UnifiedKernel:
-    """The pairs of PCR 11, strictly in turn, so that no content can pass for a name."""
-    events = [event for event in log.at(11) if event.type == _IPL]
-    others = [event.number for event in log.at(11) if event.type != _IPL and not is_phase(log, event)]
+    """The pairs of PCR 11, strictly in turn from the first event, whatever its type: so no content can pass
+    for a name, and none can be left out of the count.
+    """
+    events = [event for event in log.at(11) if event.type != EventType.USERSPACE]
+    others = [
+        event.number for event in log.at(11) if event.type == EventType.USERSPACE and not is_phase(log, event)
+    ]
     sections = []
     for place in range(0, len(events) - 1, 2):
         name = utf16(events[place].data)

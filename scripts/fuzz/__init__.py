@@ -1,0 +1,1 @@
+"""Hostile bytes for every parser: seeded mutations, a kept corpus, and limits of time and memory."""
