@@ -19,8 +19,9 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_ENTRIES = 1_000_000
 
 
-def read_records(raw: bytes) -> Iterator[Record]:
-    """The entries of a list in either form; none of no bytes, which is an increment without news.
+def read_records(raw: bytes, *, limit: int = MAX_ENTRIES) -> Iterator[Record]:
+    """The entries of a list in either form, at most `limit`; none of no bytes, which is an increment
+    without news.
 
     StructureError "too_large", "too_many_entries", "not_a_list" and those of the readers.
     """
@@ -29,9 +30,9 @@ def read_records(raw: bytes) -> Iterator[Record]:
     if not raw:
         return
     records = read_binary(raw, list_hash(raw)) if is_binary(raw) else read_ascii(raw, list_hash(raw))
-    yield from islice(records, MAX_ENTRIES)
+    yield from islice(records, limit)
     if next(records, None) is not None:
-        raise StructureError("too_many_entries", f"The list has more than {MAX_ENTRIES} entries.")
+        raise StructureError("too_many_entries", f"The list has more than {limit} entries.")
 
 
 def read_entries(raw: bytes, *, first: int = 0) -> Iterator[Entry]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
 from tpm.errors import EvidenceError
 from tpm.ima.aggregate import is_boot_aggregate, verify_boot_aggregate, wrong_aggregate
 from tpm.ima.entry import BOOT_AGGREGATE, Entry, Record
-from tpm.ima.measurements import read_entries, read_records
+from tpm.ima.measurements import MAX_ENTRIES, read_entries, read_records
 from tpm.ima.replay import REGISTER, Mark, replay, start_of
 from tpm.structures.algorithms import SHA1, Hash, hash_by_name
 from tpm.verify.pcrs import VerifiedPcrs
@@ -54,6 +55,7 @@ def verify_measurements(
     first: int = 0,
     known: Mark | None = None,
     at_boot: Mapping[int, bytes] | None = None,
+    limit: int = MAX_ENTRIES,
 ) -> VerifiedMeasurements:
     """The shortest beginning of the list after which register 10 holds the quoted value.
 
@@ -78,11 +80,15 @@ def verify_measurements(
             "ima_gap", f"The list begins at entry {first}; {known.count if known else 0} are known."
         )
     # 3. It replays to the quoted value; nothing that was known before is missing or altered.
-    reached = _shortest(raw, quoted, bank, first=first, known=known)
+    reached = _shortest(partial(read_records, raw, limit=limit), quoted, bank, first=first, known=known)
     # 4. It belongs to the boot of the quoted registers.
     values = {**pcrs.values, **(at_boot or {})}
     boot = _judge_boot(reached, bank=bank, values=values, whole=not first)
     return VerifiedMeasurements(raw, first, reached.mark.count - first, reached.mark, boot)
+
+
+Read = Callable[[], Iterator[Record]]
+"""The list's entries, read anew at each call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +112,12 @@ def _judge_boot(reached: _Reached, *, bank: Hash, values: Mapping[int, bytes], w
     return "proven" if verify_boot_aggregate(reached.head, bank=bank, values=values) else "unquoted"
 
 
-def _shortest(raw: bytes, quoted: bytes, bank: Hash, *, first: int, known: Mark | None) -> _Reached:
+def _shortest(read: Read, quoted: bytes, bank: Hash, *, first: int, known: Mark | None) -> _Reached:
     """The shortest beginning that replays to the quoted value, as newer or as older kernels extend."""
     ways = (known.padded,) if known is not None else (False,) if bank is SHA1 else (False, True)
     for padded in ways:
         start = known if first and known is not None else start_of(bank, padded=padded)
-        reached = _reach(raw, quoted, bank, start=start, known=known)
+        reached = _reach(read, quoted, bank, start=start, known=known)
         if reached is not None:
             return reached
     raise EvidenceError(
@@ -120,14 +126,14 @@ def _shortest(raw: bytes, quoted: bytes, bank: Hash, *, first: int, known: Mark 
     )
 
 
-def _reach(raw: bytes, quoted: bytes, bank: Hash, *, start: Mark, known: Mark | None) -> _Reached | None:
+def _reach(read: Read, quoted: bytes, bank: Hash, *, start: Mark, known: Mark | None) -> _Reached | None:
     """None where the register never holds the quoted value."""
     floor = known.count if known is not None else 0
     if start.value == quoted and start.count == floor:
         return _Reached(start, None, again=False)
     head, again = None, False
     count = start.count
-    for record, value in replay(read_records(raw), bank=bank, start=start):
+    for record, value in replay(read(), bank=bank, start=start):
         count += 1
         if count <= 1:
             head = record

@@ -1,15 +1,16 @@
 """Are the entries of a list exactly what the kernel measured, in either form?"""
 
 import hashlib
+from collections import deque
+from itertools import islice
 
 import pytest
 
 from tests.tpm.ima.kernel import FORMS, Kernel, digest_field, record
 from tpm.errors import EvidenceError, NoncanonicalError, StructureError
 from tpm.ima import ascii as printed
-from tpm.ima import measurements
 from tpm.ima.entry import Entry, FileDigest, Record
-from tpm.ima.measurements import list_hash, read_entries, read_records
+from tpm.ima.measurements import MAX_BYTES, MAX_ENTRIES, list_hash, read_entries, read_records
 from tpm.ima.summary import summarise
 from tpm.ima.template import MAX_DATA, TEMPLATES
 from tpm.ima.verify import verify_measurements
@@ -228,16 +229,25 @@ def test_fields_must_fill_the_data_exactly(data: bytes) -> None:
         TEMPLATES["ima-ng"].split(good + bytes(4))
 
 
-def test_im_7_more_entries_than_any_machine_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_im_7_more_entries_than_any_machine_has_are_refused() -> None:
     kernel = Kernel.booted().run(b"/a").run(b"/b")
-    monkeypatch.setattr(measurements, "MAX_ENTRIES", 3)
-    assert len(list(read_records(kernel.raw()))) == 3
+    more = Kernel.booted().run(b"/a").run(b"/b").run(b"/c")
     for form in FORMS:
+        assert len(list(read_records(kernel.raw(form), limit=3))) == 3
+        assert verify_measurements(kernel.raw(form), kernel.quoted, limit=3).covered == 3
         with pytest.raises(StructureError, match="more than 3"):
-            list(read_records(kernel.run(b"/c").raw(form)))
-    monkeypatch.setattr(measurements, "MAX_BYTES", 10)
-    with pytest.raises(StructureError, match="at most 10"):
-        list(read_records(kernel.raw()))
+            verify_measurements(more.raw(form), more.quoted, limit=3)
+
+
+def test_im_7_a_million_entries_are_the_most_and_a_larger_list_is_not_even_begun() -> None:
+    small = FORMS["binary"](record("iuid", bytes(4)))
+    records = read_records(small * (MAX_ENTRIES + 1))
+    deque(islice(records, MAX_ENTRIES - 1), maxlen=0)
+    assert next(records).intact
+    with pytest.raises(StructureError, match="more than 1000000 entries"):
+        next(records)
+    with pytest.raises(StructureError, match="at most 268435456 are read"):
+        next(read_records(bytes(MAX_BYTES + 1)))
 
 
 def test_no_bytes_are_no_entries() -> None:
