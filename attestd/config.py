@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attestd.addresses import is_loopback, is_wildcard, join, split_listen, url_fault, valid_trust_domain
+from attestd.denied import read_denied_firmware, read_denied_manufacturers
 from attestd.tables import Table
 from tpm.errors import PolicyError
 
@@ -33,7 +34,7 @@ _LATER_TLS = ("mtls_listen",)
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who may become a device. Pending devices are bounded in number and in age (seconds)."""
+    """Who may become a device and stay one. Pending devices are bounded in number and in age (seconds)."""
 
     ek_roots: Path
     ek_allow: frozenset[str]
@@ -41,6 +42,8 @@ class Admission:
     tofu: bool
     pending_max: int
     pending_age: int
+    denied_manufacturers: frozenset[str]
+    denied_firmware: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +267,8 @@ def _read_admission(top: Table, folder: Path) -> Admission:
         tofu=table.flag("tofu", False),
         pending_max=table.integer("pending_max", 1000, least=0, most=1_000_000),
         pending_age=table.seconds("pending_age", "7d", least=60, most=365 * 86400),
+        denied_manufacturers=read_denied_manufacturers(table),
+        denied_firmware=read_denied_firmware(table),
     )
 
 
@@ -277,11 +282,8 @@ def _read_ek_allow(table: Table, folder: Path) -> frozenset[str]:
         named = table.texts("ek_allow")
     for identifier in named:
         if not _DEVICE_ID.fullmatch(identifier):
-            raise table.refusal(
-                "ek_allow",
-                "config_value",
-                f'has "{identifier[:80]}"; a device identifier is 64 lower-case hex digits',
-            )
+            what = f'has "{identifier[:80]}"; a device identifier is 64 lower-case hex digits'
+            raise table.refusal("ek_allow", "config_value", what)
     return frozenset(named)
 
 

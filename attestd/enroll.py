@@ -8,8 +8,8 @@
                2  the proof is made with the opened secret
                3  spent, admitted and recorded                        store, one transaction
 
-`begin` writes nothing: the enrolment is a sealed token that holds everything. What an operator decided about
-a device (bans, approval) is told only to who has proven to be it.
+`begin` keeps nothing of an enrolment: it is a sealed token that holds everything. What an operator decided
+about a device (bans, approval) is told only to who has proven to be it.
 """
 
 import hashlib
@@ -27,12 +27,14 @@ from attestd.store import audit, devices, enrollments, meta
 from attestd.store.audit import AuditEvent
 from attestd.store.devices import Assurance, Device, Enrolment, State
 from attestd.store.engine import Transaction
+from attestd.vouch import find_voucher, set_aside
 from attestd.wire import Problem, b64, b64encode, to_problem
 from tpm.errors import AttestationError, EvidenceError, StructureError
 from tpm.seal.credential import make_credential
 from tpm.structures.public import PublicArea, parse_sized_public
 from tpm.verify.device_id import device_identifier
 from tpm.verify.endorsement import VerifiedEndorsement
+from tpm.verify.endorsement_path import UNTRUSTED
 from tpm.verify.keys import accept_attestation_key
 from tpm.verify.templates import match_ek_template
 
@@ -60,8 +62,14 @@ class Candidate:
 
 
 def begin(service: Service, body: EnrollmentBody, *, now: int, request_id: str) -> dict[str, Any]:
-    """Answer 201: the enrolment and a credential challenge for its EK. Writes nothing."""
-    candidate = examine(service, body, now=now)
+    """Answer 201: the enrolment and a credential challenge for its EK. Writes nothing, but the maker whom it
+    refuses because nobody trusts it."""
+    try:
+        candidate = examine(service, body, now=now)
+    except Problem as problem:
+        if problem.cause == UNTRUSTED:
+            set_aside(service, body, now=now)
+        raise
     secret = secrets.token_bytes(SECRET_SIZE)
     challenge = make_credential(candidate.ek, candidate.ak.name, secret)
     token = _seal(service, body, secret, now=now)
@@ -120,7 +128,8 @@ def examine(service: Service, body: EnrollmentBody, *, now: int) -> Candidate:
         device_id = device_identifier(ek.public_key())
     except AttestationError as error:
         raise Problem("enrollment_refused", error.detail, cause=error.reason) from None
-    endorsement = _endorsement(service, body, ek, now=now)
+    voucher = find_voucher(service, body, ek, device_id, now=now)
+    endorsement = voucher.endorsement
     allowed = device_id in service.config.admission.ek_allow
     tofu = service.config.admission.tofu
     if not allowed and endorsement is None and not tofu and not _known(service, device_id):
@@ -128,8 +137,8 @@ def examine(service: Service, body: EnrollmentBody, *, now: int) -> Candidate:
     return Candidate(
         device_id,
         ek,
-        body.ek_certificate,
-        tuple(body.ek_chain),
+        voucher.certificate,
+        voucher.chain,
         ak,
         body.hostname,
         endorsement,
@@ -147,27 +156,10 @@ def _public(raw: bytes, pointer: str) -> PublicArea:
     return public
 
 
-def _endorsement(
-    service: Service, body: EnrollmentBody, ek: PublicArea, *, now: int
-) -> VerifiedEndorsement | None:
-    """The maker's word for this EK; None where nobody whom we trust gives it. A contradiction refuses in
-    every mode."""
-    if body.ek_certificate is None:
-        if body.ek_chain:
-            raise Problem("malformed", "/ek_chain: a chain needs an ek_certificate.", pointer="/ek_chain")
-        return None
-    try:
-        return service.trust.verify(body.ek_certificate, body.ek_chain, ek=ek, now_ms=now)
-    except EvidenceError as error:
-        if error.reason == "ek_chain_untrusted":
-            return None
-        raise Problem("enrollment_refused", error.detail, cause=error.reason) from None
-
-
 def _nobody_vouches(has_certificate: bool) -> Problem:
     if has_certificate:
         detail = "No trusted root vouches for the EK certificate; an operator can import its maker's root."
-        return Problem("enrollment_refused", detail, cause="ek_chain_untrusted")
+        return Problem("enrollment_refused", detail, cause=UNTRUSTED)
     detail = "The TPM has no EK certificate; an operator can add the device to ek_allow."
     return Problem("enrollment_refused", detail, cause="ek_certificate_missing")
 

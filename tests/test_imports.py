@@ -34,6 +34,7 @@ PARTS = (
 )
 VERBS = (
     "attestd.service",
+    "attestd.vouch",
     "attestd.round.claim",
     "attestd.grant",
     "attestd.round",
@@ -59,7 +60,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.spiffe": ("tpm.errors",),
     "attestd.wire": ("tpm.errors",),
     "attestd.tables": ("tpm.errors", "attestd.clock"),
-    "attestd.config": GROUND,
+    "attestd.denied": GROUND,
+    "attestd.config": (*GROUND, "attestd.denied"),
     "attestd.limits": GROUND,
     "attestd.nonce": GROUND,
     "attestd.protocol": GROUND,

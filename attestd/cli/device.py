@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from attestd.cli.administration import Administration, administration
+from attestd.cli.device_certificate import certificate, keep_certificate
 from attestd.cli.device_import import Imported, fault, label_fault, name_fault, read_inventory
 from attestd.cli.device_text import describe, lines, refusal, row, why
 from attestd.cli.failures import Failure, Unusable
@@ -47,6 +48,9 @@ RETIRE = Move("retire", "retired", frozenset({"pending", "active"}), True, "the 
 @click.group("device")
 def command() -> None:
     """List, approve, ban, label and explain devices; DEVICE is an identifier or a name."""
+
+
+command.add_command(certificate)
 
 
 @command.command("list")
@@ -183,7 +187,8 @@ def rename(config: Config, which: str, name: str) -> None:
 def import_(config: Config, file: Path) -> None:
     """Make known the machines of an inventory, all or none: they are active as soon as they enrol.
 
-    One JSON object a line: {"device_id" or "ek_certificate", "name", "labels"}.
+    One JSON object a line: {"device_id" or "ek_certificate", "name", "labels"}. A certificate counts for a
+    TPM that sends none.
     """
     try:
         machines = read_inventory(file.read_bytes())
@@ -274,5 +279,7 @@ def _insert(office: Administration, tx: Transaction, machines: list[Imported]) -
             labels=machine.labels,
         )
         kept = devices.insert(tx, device)
+        if machine.certificate is not None:
+            keep_certificate(office, tx, kept.device_id, machine.certificate)
         details = {"name": kept.name, "labels": dict(kept.labels)}
         office.record(tx, "device import", details, device_id=kept.device_id)

@@ -33,6 +33,7 @@ class Imported:
     device_id: str
     name: str
     labels: Mapping[str, str]
+    certificate: bytes | None = None
 
 
 def read_inventory(raw: bytes) -> list[Imported]:
@@ -85,7 +86,8 @@ def _machine(number: int, line: bytes) -> Imported:
         unknown = [key for key in members if key not in _KNOWN]
         if unknown:
             raise fault(number, f"{unknown[0]!r:.80} is not known; known are {', '.join(_KNOWN)}")
-        return Imported(number, _device_id(members), _name(members), _labels(members))
+        device_id, certificate = _machine_of(members)
+        return Imported(number, device_id, _name(members), _labels(members), certificate)
     except Problem as problem:
         raise fault(number, problem.detail) from None
     except AttestationError as error:
@@ -94,15 +96,17 @@ def _machine(number: int, line: bytes) -> Imported:
         raise fault(number, str(error)) from None
 
 
-def _device_id(members: Mapping[str, Any]) -> str:
+def _machine_of(members: Mapping[str, Any]) -> tuple[str, bytes | None]:
+    """Its identifier, and the certificate (DER) if that is what names it."""
     stated, certificate = members.get("device_id"), members.get("ek_certificate")
     if (stated is None) == (certificate is None):
         raise ValueError("give device_id or ek_certificate, one of the two")
     if certificate is not None:
-        return device_identifier(read_certificate(_der(_text(certificate, "ek_certificate"))).key)
+        der = _der(_text(certificate, "ek_certificate"))
+        return device_identifier(read_certificate(der).key), der
     if _IDENTIFIER.fullmatch(_text(stated, "device_id")) is None:
         raise ValueError("device_id is no identifier: 64 lower-case hex digits")
-    return str(stated)
+    return str(stated), None
 
 
 def _der(text: str) -> bytes:

@@ -12,12 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from attestd.cli.administration import administration
 from attestd.cli.ek_roots_files import check_free, file_in, remove_file, write_certificates
+from attestd.cli.ek_roots_quarantine import list_quarantined, trust
+from attestd.cli.ek_roots_review import (
+    NOTE_LIMIT,
+    Provenance,
+    Review,
+    look_at,
+    person,
+    read_note,
+    review_options,
+)
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import config_option, store_of
+from attestd.cli.options import config_option, operator, store_of
 from attestd.cli.output import json_option, print_object
 from attestd.clock import now_ms, rfc3339
 from attestd.config import Config
@@ -25,7 +34,7 @@ from attestd.store import devices
 from attestd.store.engine import Transaction
 from attestd.trust import Root, read_certificates, read_roots
 from tpm.errors import EvidenceError, PolicyError
-from tpm.verify.certificate import Certificate
+from tpm.verify.certificate import Certificate, key_name
 from tpm.verify.endorsement_path import check_authority
 from tpm.verify.endorsement_strength import check_strength
 
@@ -33,12 +42,15 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{8,64}")
 _ORGANIZATION = "2.5.4.10"
 _COMMON_NAME = "2.5.4.3"
 _NAME_DIGITS = 16
-_CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
 
 
 @click.group("ek-roots")
 def command() -> None:
     """List, import and remove the TPM makers that are trusted."""
+
+
+command.add_command(list_quarantined)
+command.add_command(trust)
 
 
 @command.command("list")
@@ -51,9 +63,10 @@ def list_(config: Config, as_json: bool) -> None:
         nobody = f"nobody is trusted: {config.admission.ek_roots} is empty"
         click.echo(f"{nobody}; import a maker's root with `attestd ek-roots import FILE`", err=True)
     for root in roots:
+        note = read_note(root.path.read_text(encoding="utf-8", errors="replace")[:NOTE_LIMIT])
         told = describe(root.certificate) | {"file": root.path.name}
         if as_json:
-            print_object(told)
+            print_object({**told, **note})
         else:
             click.echo(f"{told['fingerprint'][:_NAME_DIGITS]}  {told['expires_at'][:10]}  {told['key']:<8} "
                        f"{told['maker']}: {told['subject']}  ({told['file']})")  # fmt: skip
@@ -61,29 +74,37 @@ def list_(config: Config, as_json: bool) -> None:
 
 @command.command("import")
 @config_option
+@review_options
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
-def import_(config: Config, files: tuple[Path, ...]) -> None:
+def import_(config: Config, files: tuple[Path, ...], yes: bool, fingerprints: frozenset[str]) -> None:
     """Trust the certificates in FILE… (PEM or DER); all of them, or none when one is refused.
 
-    Compare the SHA-256 with what the maker publishes: whoever holds a root's key can admit devices.
+    Compare the SHA-256 with what the maker publishes: whoever holds a root's key can admit devices. At a
+    terminal you are asked; elsewhere name it with --sha256, or the record says that nobody has looked.
     """
     directory = config.admission.ek_roots
     trusted = {root.certificate.sha256: root.path for root in read_roots(directory)}
     now = datetime.fromtimestamp(now_ms() / 1000, UTC)
-    wanted = {one.sha256: one for path in files for one in _read_acceptable(path, now)}
-    new = {
-        directory / f"{digest[:_NAME_DIGITS]}.pem": one
-        for digest, one in wanted.items()
-        if digest not in trusted
+    wanted = {one.sha256: (one, path) for path in files for one in _read_acceptable(path, now)}
+    new = {digest: found for digest, found in wanted.items() if digest not in trusted}
+    for digest in new:
+        check_free(_place(directory, digest))
+    ask, given = person(), Review(yes, fingerprints)
+    looked = {
+        digest: Provenance(
+            path.name, operator(), now_ms(), look_at([one], given, source=str(path), ask=ask)
+        )
+        for digest, (one, path) in new.items()
     }
-    for path in new:
-        check_free(path)
-    _record(config, [("ek-roots import", _identity(one)) for one in new.values()])
-    for path, certificate in new.items():
-        write_certificates(path, [certificate])
-        _show("trusted", certificate, path)
+    _record(
+        config, [("ek-roots import", _identity(new[digest][0]) | looked[digest].details) for digest in new]
+    )
+    for digest, (one, _) in new.items():
+        write_certificates(_place(directory, digest), [one], note=looked[digest].note)
+        _show("trusted", one, _place(directory, digest))
+        click.echo(f"  from    {looked[digest].summary}")
     for digest in wanted.keys() & trusted.keys():
-        _show("trusted already", wanted[digest], trusted[digest])
+        _show("trusted already", wanted[digest][0], trusted[digest])
 
 
 @command.command("remove")
@@ -119,7 +140,7 @@ def describe(certificate: Certificate) -> dict[str, str]:
         "fingerprint": certificate.sha256,
         "subject": certificate.title,
         "maker": _maker(certificate),
-        "key": _key(certificate),
+        "key": key_name(certificate.key),
         "not_before": _time(certificate.not_before),
         "expires_at": _time(certificate.not_after),
     }
@@ -129,15 +150,6 @@ def _maker(certificate: Certificate) -> str:
     stated = dict(certificate.subject_attributes)
     name = stated.get(_ORGANIZATION) or stated.get(_COMMON_NAME) or "unnamed"
     return "".join(letter if letter.isprintable() else "?" for letter in name)
-
-
-def _key(certificate: Certificate) -> str:
-    key = certificate.key
-    return (
-        f"rsa{key.key_size}"
-        if isinstance(key, rsa.RSAPublicKey)
-        else _CURVES.get(key.curve.name, key.curve.name)
-    )
 
 
 def _time(moment: datetime) -> str:
@@ -209,6 +221,10 @@ def _record(config: Config, changes: Sequence[tuple[str, dict[str, str]]]) -> No
                 office.record(tx, verb, details)
 
         office.change(record_all)
+
+
+def _place(directory: Path, digest: str) -> Path:
+    return directory / f"{digest[:_NAME_DIGITS]}.pem"
 
 
 def _identity(certificate: Certificate) -> dict[str, str]:

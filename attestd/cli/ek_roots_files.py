@@ -30,9 +30,12 @@ def check_free(path: Path) -> None:
         raise Failure(f"{path} is in the way and is something else; rename it")
 
 
-def write_certificates(path: Path, certificates: Sequence[Certificate]) -> None:
-    """PEM, mode 0644: the old content or the new, never half. A link is replaced, not followed."""
-    pem = "".join(ssl.DER_cert_to_PEM_cert(one.raw) for one in certificates).encode()
+def write_certificates(path: Path, certificates: Sequence[Certificate], *, note: str = "") -> None:
+    """PEM, mode 0644: the old content or the new, never half. A link is replaced, not followed.
+
+    `note` is whole lines of comment in front.
+    """
+    pem = (note + "".join(ssl.DER_cert_to_PEM_cert(one.raw) for one in certificates)).encode()
     # A name that begins with a dot: the service does not read it.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:

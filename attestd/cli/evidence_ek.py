@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from attestd.cli.evidence_files import FILE, answer, read_file
 from attestd.cli.failures import Unusable
 from attestd.cli.output import json_option
 from attestd.clock import now_ms, parse_rfc3339
 from tpm.errors import AttestationError, EvidenceError
-from tpm.verify.certificate import Certificate, PublicKey
+from tpm.verify.certificate import Certificate, key_name
 from tpm.verify.certificate_pem import FILE_LIMIT, read_certificate_file
 from tpm.verify.device_id import device_identifier
 from tpm.verify.endorsement import verify_endorsement
 from tpm.verify.endorsement_path import TrustAnchors
 from tpm.verify.endorsement_profile import stated_maker
 
-_CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
 _ROOTS = click.Path(exists=True, path_type=Path)
 
 
@@ -108,15 +106,9 @@ def _told(leaf: Certificate | None, fault: AttestationError | None) -> Mapping[s
         "manufacturer": maker.manufacturer,
         "model": maker.model,
         "version": maker.version,
-        "key": _key(leaf.key),
+        "key": key_name(leaf.key),
         "device_id": device_identifier(leaf.key),
     }
-
-
-def _key(key: PublicKey) -> str:
-    if isinstance(key, rsa.RSAPublicKey):
-        return f"rsa{key.key_size}"
-    return _CURVES.get(key.curve.name, key.curve.name)
 
 
 def _lines(

@@ -52,6 +52,8 @@ ek_roots = "ek-roots"                    # the TPM makers that are trusted: `att
 ek_allow = []                            # devices that are active at once: identifiers, or a file of them
 auto_admit = false                       # true: every genuine TPM of these makers is active at once
 tofu = false                             # true: TPMs of unknown makers wait for approval, not refused
+# denied_manufacturers = []              # makers whose TPMs are refused, like "IFX", whoever vouches for them
+# denied_firmware = []                   # TPM firmware that is refused: 16 hex digits of its quotes
 # pending_max = 1000                     # devices that may wait for approval at once
 # pending_age = "7d"                     # how long one may wait
 

@@ -66,6 +66,19 @@ def _spend(service: Service, tx: Transaction, claim: Claim, proven: Proven, *, n
     return None
 
 
+def _denied(service: Service, device: Device, proven: Proven) -> Problem | None:
+    """The operator refuses TPMs of this maker, or with this firmware: no evidence of theirs is worth much."""
+    admission = service.config.admission
+    if device.manufacturer in admission.denied_manufacturers:
+        detail = f"TPMs of {device.manufacturer} are not admitted here."
+        return Problem("enrollment_refused", detail, cause="vendor_denied")
+    firmware = proven.quote.quote.firmware_version
+    if firmware in admission.denied_firmware:
+        detail = f"The TPM's firmware {firmware:016x} is not admitted here; update it."
+        return Problem("enrollment_refused", detail, cause="tpm_firmware_denied")
+    return None
+
+
 def _may_speak(service: Service, device: Device | None, proven: Proven, *, now: int) -> Problem | None:
     """The device still is what it was when its quote was proven, and its operator lets it ask."""
     if device is None or device.ak_public != proven.device.ak_public:
@@ -78,6 +91,9 @@ def _may_speak(service: Service, device: Device | None, proven: Proven, *, now: 
         )
     if device.state != "active":
         return Problem("device_pending", "The device waits for an operator's approval.")
+    denied = _denied(service, device, proven)
+    if denied is not None:
+        return denied
     allowed = device.device_id in service.config.admission.ek_allow
     if device.root_sha256 is not None and not allowed and not service.trusts(device.root_sha256, now=now):
         detail = "The root that vouched for this TPM is trusted no more; an operator can import it again."

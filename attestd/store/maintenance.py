@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attestd.store import attestations, credentials, devices, enrollments, meta, nonces
+from attestd.store import attestations, credentials, devices, enrollments, meta, nonces, quarantine
 from attestd.store.audit import AuditEvent, HeadSigner, append, append_all
 from attestd.store.audit_counter import CountedRefusals
 from attestd.store.engine import Transaction
@@ -82,5 +82,6 @@ def _purge(tx: Transaction, now: int) -> int:
         enrollments.purge(tx, now),
         credentials.purge(tx, now - CREDENTIAL_DAYS * _DAY_MS),
         attestations.purge(tx, now - ATTESTATION_DAYS * _DAY_MS),
+        quarantine.purge(tx, now - quarantine.KEEP_MS),
     )
     return sum(done)

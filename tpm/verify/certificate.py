@@ -32,6 +32,7 @@ USAGES = (
 )
 """The names of the key usage's bits, from the first on; two more say how a key may agree on others."""
 TITLE_LIMIT = 200
+_CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
 KEY_IDENTIFIER = "2.5.29.14"
 ISSUER_KEY_IDENTIFIER = "2.5.29.35"
 
@@ -103,3 +104,10 @@ def is_signed_by(certificate: Certificate, key: PublicKey) -> bool:
 def printable(text: str) -> str:
     """The text with a question mark for what could harm a terminal or a log."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def key_name(key: PublicKey) -> str:
+    """The kind of key in a word: "rsa2048", "p256"."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"rsa{key.key_size}"
+    return _CURVES.get(key.curve.name, key.curve.name)

@@ -11,9 +11,14 @@ from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from attestd.cli.ek_roots_review import Provenance, Review, look_at, read_note
+from attestd.cli.failures import Failure
+from attestd.cli.options import operator as operator_name
+from attestd.clock import now_ms, rfc3339
 from attestd.trust import TrustStore
 from tests.attestd.cli.operator import DEVICE, OTHER, Operator
 from tests.tpm.verify.authorities import DAY, NOW, Authority, constraints, purposes
+from tpm.verify.certificate_pem import read_certificate_file
 
 MAKER, SECOND = Authority.root("Maker Root"), Authority.root("Second Root")
 
@@ -67,21 +72,25 @@ def test_an_imported_root_is_trusted_shown_and_recorded(operator: Operator, cont
         "valid from 2026-08-17T12:00:00Z to 2029-08-21T12:00:00Z",
     ):
         assert told in done.stdout
-    assert listed(operator) == [
-        {
-            "fingerprint": digest(MAKER),
-            "subject": "CN=Maker Root",
-            "maker": "Maker Root",
-            "key": "p256",
-            "not_before": "2026-08-17T12:00:00Z",
-            "expires_at": "2029-08-21T12:00:00Z",
-            "file": f"{digest(MAKER)[:16]}.pem",
-        }
-    ]
+    (told,) = listed(operator)
+    assert rfc3339(now_ms() - 60_000) <= told.pop("imported_at") <= rfc3339(now_ms())
+    assert told == {
+        "fingerprint": digest(MAKER),
+        "subject": "CN=Maker Root",
+        "maker": "Maker Root",
+        "key": "p256",
+        "not_before": "2026-08-17T12:00:00Z",
+        "expires_at": "2029-08-21T12:00:00Z",
+        "file": f"{digest(MAKER)[:16]}.pem",
+        "imported_from": "given.pem",
+        "imported_by": operator_name(),
+        "reviewed": "no",
+    }
     store = TrustStore(roots(operator))
     assert store.verify(MAKER.endorse(), [], ek=None, now_ms=int(NOW.timestamp() * 1000))
     record = operator.last_record()["details"]
     assert (record["verb"], record["root_sha256"]) == ("ek-roots import", digest(MAKER))
+    assert (record["source"], record["reviewed"]) == ("given.pem", "no")
 
 
 def test_a_list_for_people_names_fingerprint_maker_expiry_and_file(operator: Operator) -> None:
@@ -239,3 +248,73 @@ def test_an_odd_subject_cannot_break_a_line(operator: Operator) -> None:
     assert shown.count("\n") == 1
     assert shown.rstrip("\n").isprintable()
     assert listed(operator)[0]["fingerprint"] == digest(odd)
+
+
+# --- review and provenance -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spelled", [str, str.upper, lambda digits: ":".join(digits[i : i + 2] for i in range(0, 64, 2))]
+)
+def test_a_fingerprint_that_was_named_is_the_one_that_is_trusted(
+    operator: Operator, spelled: Callable[[str], str]
+) -> None:
+    done = operator.run("ek-roots", "import", put(operator, pem(MAKER)), "--sha256", spelled(digest(MAKER)))
+    assert done.exit_code == 0, done.stderr
+    assert listed(operator)[0]["reviewed"] == "fingerprint"
+    assert operator.last_record()["details"]["reviewed"] == "fingerprint"
+
+
+def test_another_root_than_the_named_one_is_not_trusted_nor_what_comes_with_it(operator: Operator) -> None:
+    given, before = put(operator, pem(MAKER, SECOND)), operator.admin_records()
+    told = refused(operator.run("ek-roots", "import", given, "--sha256", digest(MAKER)))
+    assert digest(SECOND) in told
+    assert listed(operator) == []
+    assert operator.admin_records() == before
+    both = ["--sha256", digest(MAKER), "--sha256", digest(SECOND)]
+    assert operator.run("ek-roots", "import", given, *both).exit_code == 0
+    assert len(listed(operator)) == 2
+
+
+@pytest.mark.parametrize("digits", ["", "00", "zz" * 32, "ab" * 33])
+def test_what_is_no_fingerprint_is_wrong_usage(operator: Operator, digits: str) -> None:
+    refused(operator.run("ek-roots", "import", put(operator, pem(MAKER)), "--sha256", digits), status=2)
+    assert listed(operator) == []
+
+
+def test_yes_trusts_what_is_shown(operator: Operator) -> None:
+    assert operator.run("ek-roots", "import", put(operator, pem(MAKER)), "--yes").exit_code == 0
+    assert listed(operator)[0]["reviewed"] == "yes"
+
+
+def test_a_person_is_shown_the_fingerprint_and_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    certificates = read_certificate_file(MAKER.der)
+    nothing = Review(False, frozenset())
+    asked: list[str] = []
+
+    def answer(yes: bool) -> Callable[[str], bool]:
+        return lambda question: not asked.append(question) and yes  # type: ignore[func-returns-value]
+
+    assert look_at(certificates, nothing, source="maker.pem", ask=answer(True)) == "asked"
+    shown = capsys.readouterr().err
+    for told in (digest(MAKER), "CN=Maker Root", "p256", "maker.pem"):
+        assert told in shown
+    with pytest.raises(Failure, match="declined"):
+        look_at(certificates, nothing, source="maker.pem", ask=answer(False))
+    assert len(asked) == 2
+    assert look_at(certificates, nothing, source="maker.pem", ask=None) == "no"
+
+
+def test_a_note_cannot_pretend_to_be_a_certificate_or_another_line() -> None:
+    source = "x\n# reviewed: fingerprint\n-----BEGIN CERTIFICATE-----.pem"
+    note = Provenance(source, "eve", 1_790_000_000_000, "no").note
+    assert note.count("\n") == 4
+    assert "-----BEGIN" not in note
+    assert read_note(note + pem(MAKER).decode())["reviewed"] == "no"
+    assert len(read_certificate_file(note.encode() + pem(MAKER))) == 1
+
+
+def test_a_root_that_was_put_there_has_no_provenance(operator: Operator) -> None:
+    (roots(operator) / "by-hand.pem").write_bytes(pem(MAKER))
+    (told,) = listed(operator)
+    assert (told["imported_from"], told["imported_by"], told["reviewed"]) == (None, None, None)

@@ -25,6 +25,8 @@ TABLES = {
     "signing_keys",
     "audit_records",
     "audit_heads",
+    "quarantined_makers",
+    "supplied_certificates",
 }
 
 
@@ -39,8 +41,10 @@ def engine(database: str):
     opened.close()
 
 
-def test_migrations_are_numbered_from_one_without_a_gap() -> None:
-    assert [number for number, _ in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+def test_migrations_are_numbered_upwards_from_one() -> None:
+    numbers = [number for number, _ in MIGRATIONS]
+    assert numbers[0] == 1
+    assert numbers == sorted(set(numbers))
 
 
 def test_an_empty_database_gets_every_table(database: str) -> None:
