@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scripts.bench import evidence, rounds
+from scripts.bench import evidence, ima, rounds
 
 
 def main() -> int:
@@ -13,7 +13,7 @@ def main() -> int:
     print(f"{_processor()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
     print("medians of interleaved runs, with the half of all values around them; floors measured in the same run\n")
     missed = 0
-    for part in (evidence, rounds):
+    for part in (evidence, ima, rounds):
         for row in part.rows():
             print(row, flush=True)
             missed += not row.holds
