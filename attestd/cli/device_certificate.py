@@ -87,7 +87,7 @@ def _judge(config: Config, leaf: Certificate, above: Sequence[Certificate], now:
         if contradicts(error):
             raise Failure(f"not kept: {error.detail}") from None
         return "no trusted root vouches for it yet: attestd ek-roots import FILE"
-    return f"a {verified.manufacturer or 'maker'}'s root vouches for it at the next enrolment"
+    return f"the root of {verified.manufacturer or 'its maker'} vouches for it from the next enrolment on"
 
 
 def _read(path: Path) -> list[Certificate]:
