@@ -92,8 +92,6 @@ class EventLog:
     algorithms: tuple[str, ...]
     """The banks that the log announces, in its order; one that we cannot compute is "0x0012"."""
     events: tuple[Event, ...]
-    sha256: bytes
-    """SHA-256 of the log as it was sent, padding included: what a cache knows it by."""
     padding: int
     """Bytes of 0x00 or 0xFF after the last event, as buffers of fixed size have them."""
 

@@ -6,9 +6,9 @@ Each length is compared with what remains before anything is taken; there is no 
 with a number that the log merely states.
 """
 
-import hashlib
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tpm.errors import StructureError
 from tpm.eventlog.events import Event, EventLog, EventType, Format
@@ -29,6 +29,7 @@ _SIZE = struct.Struct("<I")
 _SPEC_ID = struct.Struct("<16sIBBBBI")
 _SPEC_ALGORITHM = struct.Struct("<HH")
 _UNKNOWN_DIGEST_LIMIT = 64
+_HEADER_LIMIT = _SPEC_ID.size + ALGORITHMS_LIMIT * _SPEC_ALGORITHM.size + 1 + 255
 _NO_ACTION = int(EventType.EV_NO_ACTION)
 _RTMR_REGISTERS = range(1, 5)
 """RTMR 0 to 3; register 0 is the machine's own measurement, which nothing can extend."""
@@ -69,7 +70,7 @@ def read_log(raw: bytes) -> EventLog:
 
 
 def _log(format: Format, algorithms: tuple[str, ...], events: list[Event], raw: bytes, end: int) -> EventLog:
-    return EventLog(format, algorithms, tuple(events), hashlib.sha256(raw).digest(), len(raw) - end)
+    return EventLog(format, algorithms, tuple(events), len(raw) - end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,14 @@ def _header(first: Event) -> _Header | None:
     """The header that the first record is; None when the log is of the legacy format."""
     if first.type != _NO_ACTION or first.data[:16] != _SIGNATURE:
         return None
-    data = first.data
-    if len(data) < _SPEC_ID.size:
-        raise _bad_header(f"it has {len(data)} bytes")
+    if not _SPEC_ID.size < len(first.data) <= _HEADER_LIMIT:
+        raise _bad_header(f"it has {len(first.data)} bytes")
+    return _read_header(first.register, first.data)
+
+
+# The machines of a fleet have few different headers: small logs need not pay for reading them each time.
+@lru_cache(maxsize=64)
+def _read_header(register: int, data: bytes) -> _Header:
     _, _, minor, major, _, _, count = _SPEC_ID.unpack_from(data)
     if (major, minor) != (2, 0):
         raise _bad_header(f"it is of version {major}.{minor}, not 2.0")
@@ -127,7 +133,7 @@ def _header(first: Event) -> _Header | None:
         names[algorithm] = f"0x{algorithm:04x}" if known is None else known.name
         sizes[algorithm] = size
     whole = struct.Struct("<III" + "".join(f"H{size}s" for size in sizes.values()) + "I")
-    return _Header(_format(first.register, names), names, sizes, whole, tuple(names))
+    return _Header(_format(register, names), names, sizes, whole, tuple(names))
 
 
 def _format(register: int, names: dict[int, str]) -> Format:

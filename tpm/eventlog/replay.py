@@ -71,17 +71,17 @@ def initial_value(register: int, hash: Hash, locality: int) -> bytes:
 def _chain(events: tuple[Event, ...], hash: Hash, locality: int) -> dict[int, bytes]:
     name = hash.name
     new = getattr(hashlib, name)
-    values: dict[int, bytes] = {}
+    values: dict[int, bytes] = {0: initial_value(0, hash, locality)}
+    other = initial_value(1, hash, locality)
+    extended = set()
     for _, register, kind, digests, _ in events:
         if kind == _NO_ACTION:
             continue
         digest = digests.get(name)
         if digest is not None:
-            before = values.get(register)
-            if before is None:
-                before = initial_value(register, hash, locality)
-            values[register] = new(before + digest).digest()
-    return dict(sorted(values.items()))
+            extended.add(register)
+            values[register] = new(values.get(register, other) + digest).digest()
+    return {register: values[register] for register in sorted(extended)}
 
 
 def _startup(log: EventLog) -> tuple[int, tuple[Finding, ...]]:

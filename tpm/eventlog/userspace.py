@@ -5,7 +5,6 @@ object, a line feed. Each object names a register or an NV index, its digests, a
 of the lines is the order of the extensions.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +44,6 @@ class UserspaceLog:
     """All records, in the order in which they were written."""
 
     records: tuple[UserspaceRecord, ...]
-    sha256: bytes
     findings: tuple[Finding, ...]
 
     def events(self, first: int) -> tuple[Event, ...]:
@@ -86,7 +84,7 @@ def read_userspace(raw: bytes) -> UserspaceLog:
     if len(boots) > 1:
         detail = f"The userspace log tells of {len(boots)} boots."
         findings = (Finding("boot_id_mixed", detail),)
-    return UserspaceLog(records, hashlib.sha256(raw).digest(), findings)
+    return UserspaceLog(records, findings)
 
 
 def _record(line: bytes, number: int) -> UserspaceRecord:

@@ -4,6 +4,8 @@ Whatever comes from a log may hold anything: control characters, terminal sequen
 All of it is shown escaped and cut.
 """
 
+import warnings
+
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
@@ -26,7 +28,9 @@ def short(digest: bytes) -> str:
 def subject(certificate: bytes) -> str | None:
     """The common name, or else the whole subject, of a DER certificate; None for what cannot be read."""
     try:
-        name = x509.load_der_x509_certificate(certificate).subject
+        # Makers' certificates have oddities that the library warns of, and which are nothing to a name.
+        with warnings.catch_warnings(action="ignore"):
+            name = x509.load_der_x509_certificate(certificate).subject
         common = name.get_attributes_for_oid(NameOID.COMMON_NAME)
         return str(common[0].value) if common else name.rfc4514_string()
     except ValueError:

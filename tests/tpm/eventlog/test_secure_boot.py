@@ -280,7 +280,7 @@ def test_el_6_twin_sound_lists_are() -> None:
     lists = parse_signature_lists(
         signature_list([HASH, HASH]) + signature_list([CERTIFICATE], kind=X509_LIST)
     )
-    assert [(one.kind, len(one)) for one in lists] == [("sha256", 2), ("x509", 1)]
+    assert [(one.kind, one.length) for one in lists] == [("sha256", 2), ("x509", 1)]
     assert [one.data for part in lists for one in part.entries()] == [HASH, HASH, CERTIFICATE]
     assert parse_signature_lists(b"") == ()
 

@@ -49,7 +49,7 @@ def rewritten(log: EventLog, chance: random.Random) -> EventLog:
         if event.type != EventType.EV_NO_ACTION and chance.random() < 0.1:
             data = chance.choice(log.events).data
         events.append(Event(len(events), event.register, kind, event.digests, data))
-    return EventLog(log.format, log.algorithms, tuple(events), log.sha256, log.padding)
+    return EventLog(log.format, log.algorithms, tuple(events), log.padding)
 
 
 def said(facts: BootFacts) -> dict[str, set[object]]:

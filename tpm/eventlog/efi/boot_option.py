@@ -4,8 +4,9 @@ EFI_LOAD_OPTION (UEFI 2.10, 3.1.3): attributes, length of the paths, description
 device paths, optional data. BootOrder is a list of 16-bit numbers.
 """
 
+import codecs
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tpm.errors import StructureError
 from tpm.eventlog.efi.device_path import device_path_text
@@ -14,8 +15,7 @@ _HEADER = struct.Struct("<IH")
 _ACTIVE = 1
 
 
-@dataclass(frozen=True, slots=True)
-class BootOption:
+class BootOption(NamedTuple):
     """The content of a variable such as Boot0001."""
 
     description: str
@@ -42,7 +42,7 @@ def parse_boot_option(raw: bytes) -> BootOption:
     start = end + 2
     if start + length > len(raw):
         raise StructureError("boot_option", f"A boot option's paths claim {length} bytes.")
-    description = raw[_HEADER.size : end].decode("utf-16-le", "replace")
+    description = codecs.utf_16_le_decode(raw[_HEADER.size : end], "replace", True)[0]
     return BootOption(description, raw[start : start + length], bool(attributes & _ACTIVE))
 
 

@@ -5,7 +5,7 @@ loaded.
 """
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tpm.errors import StructureError
 from tpm.eventlog.efi.device_path import device_path_text, file_of
@@ -13,8 +13,7 @@ from tpm.eventlog.efi.device_path import device_path_text, file_of
 _HEADER = struct.Struct("<QQQQ")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLoad:
+class ImageLoad(NamedTuple):
     """What the firmware notes beside the digest of an image. All of it is a hint."""
 
     size: int

@@ -6,7 +6,6 @@ signature; then signatures of that size, each an owner GUID and data.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from tpm.errors import StructureError
@@ -52,8 +51,7 @@ class Signature(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureList:
+class SignatureList(NamedTuple):
     """One list, its lengths checked, so that cutting it into entries cannot fail."""
 
     kind: str
@@ -61,7 +59,9 @@ class SignatureList:
     """Bytes of one entry, its owner included."""
     body: bytes
 
-    def __len__(self) -> int:
+    @property
+    def length(self) -> int:
+        """How many entries there are."""
         return len(self.body) // self.size
 
     def entries(self) -> Iterator[Signature]:

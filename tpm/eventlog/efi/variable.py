@@ -4,8 +4,9 @@ UEFI_VARIABLE_DATA (Platform Firmware Profile 1.06, 10.2.6): GUID, length of the
 length of the data in bytes, name without NUL, data.
 """
 
+import codecs
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tpm.errors import StructureError
 
@@ -13,8 +14,7 @@ _HEADER = struct.Struct("<16sQQ")
 _NAME_LIMIT = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(NamedTuple):
     """A variable as the firmware measured it. The name is exact: "SecureBoot\\0" is another variable."""
 
     namespace: bytes
@@ -41,7 +41,7 @@ def parse_variable(raw: bytes, *, trailing: int = 0) -> Variable:
     if not end <= len(raw) <= end + trailing:
         raise _wrong(f"its lengths add up to {end} bytes, not {len(raw)}")
     try:
-        name = raw[_HEADER.size : start].decode("utf-16-le")
+        name, _ = codecs.utf_16_le_decode(raw[_HEADER.size : start], "strict", True)
     except UnicodeDecodeError:
         raise _wrong("its name is not UTF-16") from None
     if "\0" in name:

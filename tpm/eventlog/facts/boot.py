@@ -25,8 +25,8 @@ from tpm.eventlog.facts.loaders import (
     read_shim_lists,
     read_unified_kernel,
 )
-from tpm.eventlog.facts.measured import MUST_HASH, Measured, finding, measured
-from tpm.eventlog.facts.secure_boot import SEPARATORS, SecureBoot, read_secure_boot
+from tpm.eventlog.facts.measured import MUST_HASH, SEPARATORS, Measured, finding, measured
+from tpm.eventlog.facts.secure_boot import SecureBoot, read_secure_boot
 from tpm.eventlog.findings import Finding
 from tpm.eventlog.replay import events_of
 from tpm.eventlog.userspace import UserspaceLog

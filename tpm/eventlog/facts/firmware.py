@@ -2,13 +2,14 @@
 
 import string
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tpm.errors import StructureError
 from tpm.eventlog.efi.boot_option import BootOption, parse_boot_option, parse_boot_order
 from tpm.eventlog.efi.guid import GLOBAL_VARIABLE, SMBIOS3_TABLE, SMBIOS_TABLE, guid_text
 from tpm.eventlog.efi.variable import Variable, parse_variable
 from tpm.eventlog.events import Event, EventType, register_of
-from tpm.eventlog.facts.measured import Measured
+from tpm.eventlog.facts.measured import Measured, separator_digests
 
 _HANDOFF = (EventType.EV_EFI_HANDOFF_TABLES, EventType.EV_EFI_HANDOFF_TABLES2)
 _BOOT = (EventType.EV_EFI_VARIABLE_BOOT, EventType.EV_EFI_VARIABLE_BOOT2)
@@ -38,8 +39,7 @@ class Smbios:
     event: int
 
 
-@dataclass(frozen=True, slots=True)
-class BootEntry:
+class BootEntry(NamedTuple):
     """A boot option as the firmware found it."""
 
     name: str
@@ -65,7 +65,7 @@ def read_versions(log: Measured) -> tuple[FirmwareVersion, ...]:
     extend too.
     """
     found = []
-    closing = {log.new(content).digest() for content in (bytes(4), b"\xff" * 4)}
+    closing = separator_digests(log.bank)
     for event in log.at(0):
         if log.digest(event) in closing:
             break

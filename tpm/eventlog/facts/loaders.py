@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tpm.eventlog.events import Event, EventType
-from tpm.eventlog.facts.measured import Measured
+from tpm.eventlog.facts.measured import Measured, separator_digests
 
 _LABELLED = re.compile(rb"(grub_cmd|kernel_cmdline|module_cmdline|grub_kernel_cmdline):? ([^\0]*)", re.DOTALL)
 """A label of GRUB's, which is not measured, and the text behind it, which is."""
@@ -105,7 +105,7 @@ def read_grub(log: Measured) -> Grub:
     for event in log.at(8):
         if event.type != _IPL:
             # A text under another type would be hidden so; a separator is known by what it holds.
-            if not any(log.binds(event, content) for content in (bytes(4), b"\xff" * 4)):
+            if log.digest(event) not in separator_digests(log.bank):
                 unexplained.append(event.number)
         elif (text := _text(log, event, endings)) is not None:
             texts.append(text)

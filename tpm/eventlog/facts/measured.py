@@ -7,6 +7,7 @@ data hashes to the event's digest in the bank that is judged, in the register wh
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tpm.eventlog.events import Event, EventType, Format, register_of
@@ -32,6 +33,9 @@ _MAY_HASH = MUST_HASH | {
     EventType.EV_EFI_VARIABLE_BOOT2,
     EventType.USERSPACE,
 }
+SEPARATORS = (bytes(4), b"\xff\xff\xff\xff", b"\x01\0\0\0")
+"""What separators hold: two normal values, and 1 when the firmware met an error."""
+
 OS_SEPARATOR = b"os-separator"
 
 _NO_ACTION = int(EventType.EV_NO_ACTION)
@@ -90,6 +94,12 @@ def measured(
             whole.append(number)
     frozen = {register: tuple(those) for register, those in found.items()}
     return Measured(format, bank, frozen, frozenset(whole), new)
+
+
+@lru_cache(maxsize=8)
+def separator_digests(bank: str) -> frozenset[bytes]:
+    """By what a separator is known, whatever its event is called."""
+    return frozenset(getattr(hashlib, bank)(content).digest() for content in SEPARATORS)
 
 
 def finding(code: str, event: Event, detail: str) -> Finding:

@@ -22,11 +22,8 @@ from tpm.eventlog.efi.signature_list import SignatureList, parse_signature_lists
 from tpm.eventlog.efi.variable import Variable, parse_variable
 from tpm.eventlog.events import Event, EventType
 from tpm.eventlog.facts.authority import Authority, ShimState, read_authority
-from tpm.eventlog.facts.measured import Measured, finding
+from tpm.eventlog.facts.measured import Measured, finding, separator_digests
 from tpm.eventlog.findings import Finding
-
-SEPARATORS = (bytes(4), b"\xff\xff\xff\xff", b"\x01\0\0\0")
-"""What separators hold: two normal values, and 1 when the firmware met an error."""
 
 _DATABASES = {
     "PK": GLOBAL_VARIABLE,
@@ -38,6 +35,9 @@ _DATABASES = {
 }
 _FLAGS = ("SecureBoot", "SetupMode", "AuditMode", "DeployedMode")
 _ACTIONS = (EventType.EV_ACTION, EventType.EV_EFI_ACTION)
+_SEPARATOR = int(EventType.EV_SEPARATOR)
+_CONFIG = int(EventType.EV_EFI_VARIABLE_DRIVER_CONFIG)
+_AUTHORITY = int(EventType.EV_EFI_VARIABLE_AUTHORITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,14 @@ class Database:
 
     name: str
     lists: tuple[SignatureList, ...]
-    sha256: str
-    """Hex SHA-256 of the variable's content: which edition of the database this is."""
+    content: bytes
+    """The variable as it was."""
     event: int
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the content: which edition of the database this is."""
+        return hashlib.sha256(self.content).hexdigest()
 
     @property
     def certificates(self) -> tuple[bytes, ...]:
@@ -62,7 +67,7 @@ class Database:
 
     @property
     def entries(self) -> int:
-        return sum(len(part) for part in self.lists)
+        return sum(part.length for part in self.lists)
 
     @property
     def revision(self) -> str | None:
@@ -125,7 +130,7 @@ class _Reading:
 
     def __init__(self, log: Measured) -> None:
         self.log = log
-        self.closing = {log.new(content).digest() for content in SEPARATORS}
+        self.closing = separator_digests(log.bank)
         self.separator: int | None = None
         self.flags: dict[str, set[bool | None]] = {}
         self.flag_events: dict[str, list[int]] = {}
@@ -140,14 +145,14 @@ class _Reading:
     def take(self, event: Event) -> None:
         kind = event.type
         closes = event.digests[self.log.bank] in self.closing
-        if closes or kind == EventType.EV_SEPARATOR:
+        if closes or kind == _SEPARATOR:
             if self.separator is None:
                 self.separator = event.number
             if not closes:
                 self.unexplained.append(event.number)
-        elif kind == EventType.EV_EFI_VARIABLE_DRIVER_CONFIG and event.number in self.log.whole:
+        elif kind == _CONFIG and event.number in self.log.whole:
             self._variable(event)
-        elif kind == EventType.EV_EFI_VARIABLE_AUTHORITY:
+        elif kind == _AUTHORITY:
             self._authority(event)
         elif kind in _ACTIONS and self.log.is_text(event):
             self.actions.append(Action(event.data.decode(), event.register, event.number))
@@ -189,10 +194,11 @@ class _Reading:
             self.findings.append(finding(error.reason, event, f"{variable.name}: {error.detail}"))
             self.unexplained.append(event.number)
             return
-        sha256 = hashlib.sha256(variable.data).hexdigest()
-        if variable.name in self.databases and self.databases[variable.name].sha256 != sha256:
+        known = self.databases.setdefault(
+            variable.name, Database(variable.name, lists, variable.data, event.number)
+        )
+        if known.content != variable.data:
             self.repeated.add(variable.name)
-        self.databases.setdefault(variable.name, Database(variable.name, lists, sha256, event.number))
 
     def _authority(self, event: Event) -> None:
         found = read_authority(self.log, event, before_separator=self.separator is None)
