@@ -36,6 +36,7 @@ from tpm.verify.der import (
     Element,
     bits,
     boolean,
+    check_nested,
     elements,
     expect,
     integer,
@@ -45,6 +46,17 @@ from tpm.verify.der import (
     whole,
 )
 
+_READ = frozenset(
+    {
+        ALTERNATIVE_NAME,
+        BASIC_CONSTRAINTS,
+        CERTIFICATE_POLICIES,
+        ISSUER_KEY_IDENTIFIER,
+        KEY_IDENTIFIER,
+        KEY_USAGE,
+        PURPOSES,
+    }
+)
 _VERSION, _EXTENSIONS = 0xA0, 0xA3
 _UNIQUE_IDENTIFIERS = (0x81, 0x82)
 _KEY_ID, _ISSUER_SERIAL, _ISSUER_NAMES = 0x80, 0x82, 0xA1
@@ -64,6 +76,7 @@ Extensions = Mapping[str, _Extension]
 
 def read_leniently(raw: bytes) -> Certificate:
     """The certificate in exactly these bytes; ValueError otherwise."""
+    check_nested(raw)
     body, algorithm, signature = _three(whole(raw, SEQUENCE))
     fields = members(body)
     version, serial = _version(fields)
@@ -169,7 +182,10 @@ def _extension(element: Element) -> tuple[str, _Extension]:
     critical = boolean(rest.pop(0)) if rest and rest[0].tag == BOOLEAN else False
     if len(rest) != 1:
         raise ValueError("an extension has no value, or more than one")
-    return oid(kind), _Extension(critical, expect(rest[0], OCTET_STRING).content)
+    name, value = oid(kind), expect(rest[0], OCTET_STRING).content
+    if name in _READ:
+        check_nested(value)
+    return name, _Extension(critical, value)
 
 
 def _constraints(extensions: Extensions) -> tuple[bool, int | None]:

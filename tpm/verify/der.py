@@ -20,6 +20,11 @@ SET = 0x31
 MAX_ELEMENTS = 256
 """In one constructed element; the largest genuine certificate has about twenty extensions."""
 
+MAX_DEPTH = 16
+MAX_NESTED = 4096
+"""Elements of a whole certificate; the largest genuine one has about three hundred."""
+
+_CONSTRUCTED = 0x20
 _MAX_LENGTH_OCTETS = 3
 _ARCS = 32
 _ARC_LIMIT = 1 << 128
@@ -85,6 +90,21 @@ def elements(content: bytes) -> tuple[Element, ...]:
 def members(element: Element, tag: int = SEQUENCE) -> Iterator[Element]:
     """The elements inside one with this tag."""
     return iter(elements(expect(element, tag).content))
+
+
+def check_nested(raw: bytes) -> None:
+    """ValueError unless these bytes are one element, and whatever is inside it, however deep, is too.
+
+    What primitive elements hold is not looked at.
+    """
+    waiting, count = [(raw, 0)], 0
+    while waiting:
+        content, depth = waiting.pop()
+        found = elements(content)
+        count += len(found)
+        if depth > MAX_DEPTH or count > MAX_NESTED or (depth == 0 and len(found) != 1):
+            raise ValueError("it is not one element, or is deeper or has more elements than any certificate")
+        waiting += [(one.content, depth + 1) for one in found if one.tag & _CONSTRUCTED]
 
 
 def oid(element: Element) -> str:
