@@ -21,6 +21,8 @@ ek_allow = ["{DEVICE}"]
 auto_admit = true
 tofu = true
 pending_max = 5
+denied_manufacturers = ["IFX", "ST M", "id:00001014"]
+denied_firmware = ["000700550000000a"]
 pending_age = "1d"
 [tls]
 certificate = "tls/cert.pem"
@@ -58,6 +60,7 @@ def test_one_line_is_a_configuration_and_the_rest_has_safe_defaults(write, tmp_p
     assert config.workers == 1
     assert config.admission.ek_roots == tmp_path / "ek-roots"
     assert config.admission.ek_allow == frozenset()
+    assert config.admission.denied_manufacturers == config.admission.denied_firmware == frozenset()
     assert not config.admission.auto_admit
     assert not config.admission.tofu
     assert (config.limits.nonce_ttl, config.limits.clock_skew) == (60, 5)
@@ -79,6 +82,8 @@ def test_every_key_is_read(write, tmp_path) -> None:
     assert admission.ek_allow == {DEVICE}
     assert (admission.auto_admit, admission.tofu) == (True, True)
     assert (admission.pending_max, admission.pending_age) == (5, 86400)
+    assert admission.denied_manufacturers == {"IFX", "ST M", "id:00001014"}
+    assert admission.denied_firmware == {0x000700550000000A}
     assert (tls.certificate, tls.key) == (tmp_path / "tls/cert.pem", tmp_path / "tls/key.pem")
     assert (limits.nonce_ttl, limits.clock_skew) == (120, 3)
     assert (limits.body, limits.attestation_body) == (2048, 4096)
@@ -138,6 +143,11 @@ def test_what_is_not_known_or_not_well_formed_is_refused(write, text, reason, sa
         ('workers = "2"', "config_type", "workers is text; it must be an integer"),
         ("[admission]\nauto_admit = 1", "config_type", "true or false"),
         ("[admission]\npending_max = true", "config_type", "an integer"),
+        ("[admission]\ndenied_manufacturers = ['Infineon']", "config_value", "its TCG id"),
+        ("[admission]\ndenied_manufacturers = ['IFX ']", "config_value", "its TCG id"),
+        ("[admission]\ndenied_manufacturers = ['']", "config_value", "its TCG id"),
+        ("[admission]\ndenied_firmware = ['1']", "config_value", "16 lower-case hex digits"),
+        ("[admission]\ndenied_firmware = [7]", "config_type", "each entry must be text"),
         ("[admission]\nek_allow = [7]", "config_type", "each entry must be text"),
         ("[admission]\nek_allow = ['AB']", "config_value", "64 lower-case hex digits"),
         ('[admission]\nek_allow = "absent.txt"', "file_unreadable", "absent.txt"),
