@@ -13,7 +13,8 @@ _CREDENTIALS = (
 _TOKENS = (
     """CREATE TABLE tokens (
         token_id TEXT PRIMARY KEY, device_id TEXT NOT NULL, client_id TEXT NOT NULL, agent TEXT NOT NULL,
-        subject TEXT NOT NULL, audience TEXT NOT NULL, scope TEXT NOT NULL, authorization_details TEXT,
+        subject TEXT NOT NULL, subject_issuer TEXT, audience TEXT NOT NULL, scope TEXT NOT NULL,
+        authorization_details TEXT,
         confirmation TEXT NOT NULL, actors TEXT NOT NULL, depth BIGINT NOT NULL,
         credential_id TEXT NOT NULL, attestation_id TEXT NOT NULL, parents TEXT NOT NULL,
         reset_count BIGINT NOT NULL, restart_count BIGINT NOT NULL, root_sha256 TEXT,

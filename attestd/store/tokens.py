@@ -51,6 +51,8 @@ class Token:
     policy_version: int
     issued_at: int
     expires_at: int
+    subject_issuer: str | None = None
+    """The OpenID Provider whose user `subject` is; None for an agent of ours."""
     revoked_at: int | None = None
     revoked_reason: str | None = None
 
