@@ -22,7 +22,15 @@ GROUND = (
     "attestd.tables",
     "attestd.wire",
 )
-RIM = (*GROUND, "attestd.config", "attestd.limits", "attestd.nonce", "attestd.protocol")
+RIM = (
+    *GROUND,
+    "attestd.config",
+    "attestd.counterparts",
+    "attestd.limits",
+    "attestd.listening",
+    "attestd.nonce",
+    "attestd.protocol",
+)
 PARTS = (
     *RIM,
     *EVIDENCE,
@@ -57,7 +65,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.spiffe": ("tpm.errors",),
     "attestd.wire": ("tpm.errors",),
     "attestd.tables": ("tpm.errors", "attestd.clock"),
-    "attestd.config": GROUND,
+    "attestd.listening": GROUND,
+    "attestd.counterparts": GROUND,
+    "attestd.config": (*GROUND, "attestd.listening", "attestd.counterparts"),
     "attestd.limits": GROUND,
     "attestd.nonce": GROUND,
     "attestd.protocol": GROUND,
