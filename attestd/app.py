@@ -78,6 +78,7 @@ def build_service(config: Config) -> Service:
         limits=RateLimits(config.limits.unproven_per_second, config.limits.device_per_minute),
         nonces=Nonces(Sealer.derive(sealing, label=b"nonce", epoch=epoch), b"attest"),
         enrollments=Sealer.derive(sealing, label=b"enrollment", epoch=epoch),
+        challenges=Sealer.derive(sealing, label=b"challenge", epoch=epoch),
         verifier=Verifier(config.external_url, "attestd", f"attestd {version('attestd-tpm')}"),
         discovery=Discovery(config.external_url),
         refusals=CountedRefusals(config.limits.audit_unproven),

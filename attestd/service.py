@@ -69,6 +69,8 @@ class Service:
     limits: RateLimits
     nonces: Nonces
     enrollments: Sealer
+    challenges: Sealer
+    """Nonces of DPoP and challenges of client attestations."""
     verifier: Verifier
     discovery: Discovery
     refusals: CountedRefusals
