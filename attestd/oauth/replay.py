@@ -1,12 +1,20 @@
 """Under which key is a proof remembered that may be used once, and for how long?"""
 
 import hashlib
+from typing import NamedTuple
 
-Spend = tuple[bytes, int]
-"""A key for `nonces.spend`, and until when (milliseconds) its row must be kept."""
+
+class Spend(NamedTuple):
+    """A key for `nonces.spend`, and until when (milliseconds) its row must be kept. `kind` is what was proven
+    by it: it tells which error of the RFCs a second use is."""
+
+    key: bytes
+    until: int
+    kind: str
+
 
 MARGIN_MS = 10 * 60 * 1000
-"""How long a spent proof is remembered beyond its own time: longer than any clock that went back is let pass."""
+"""How long a spent proof is remembered beyond its own time: longer than a clock may go back and be believed."""
 
 
 def spend(kind: str, issuer: str, jti: str, *, until: int) -> Spend:
@@ -16,4 +24,4 @@ def spend(kind: str, issuer: str, jti: str, *, until: int) -> Spend:
     for part in (kind, issuer, jti):
         raw = part.encode("utf-8")
         digest.update(len(raw).to_bytes(4, "big") + raw)
-    return digest.digest(), until + MARGIN_MS
+    return Spend(digest.digest(), until + MARGIN_MS, kind)
