@@ -41,7 +41,7 @@ ONE_ANSWER: Mapping[str, str] = {
 
 
 class OAuthError(Exception):
-    """A request is refused; one of these becomes one error answer (RFC 6749, section 5.2) and one audit record.
+    """A request is refused; one of these becomes one answer (RFC 6749, section 5.2) and one audit record.
 
     `cause` is the finer word for the audit log and never leaves the service. `recorded` says that whoever
     raised it has written its audit record already; `client_id` and `device_id` are set only where they are

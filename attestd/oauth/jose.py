@@ -33,8 +33,8 @@ _CURVES: Mapping[str, tuple[str, int]] = {
     "ES384": ("secp384r1", 48),
     "ES512": ("secp521r1", 66),
 }
-# RFC 7515, 4.1.11 and RFC 7797: extensions that we must understand, and know none of. RFC 7516, 4.1.2 and 4.1.3:
-# encryption and compression.
+# RFC 7515, 4.1.11 and RFC 7797: extensions that we must understand, and know none of. RFC 7516, 4.1.2 and
+# 4.1.3: encryption and compression.
 _UNKNOWN_RULES = frozenset({"crit", "b64", "zip", "enc"})
 # RFC 7515, 4.1.2 to 4.1.6: keys, or places where a key would have to be fetched.
 _KEYS_IN_HEADER = frozenset({"jwk", "jku", "x5u", "x5c"})
@@ -104,7 +104,7 @@ def verify(unverified: Unverified, key: PublicKey, *, alg: str) -> Claims:
 def _check_header(
     header: Mapping[str, Any], *, typ: Collection[str | None], algs: Collection[str], embedded_key: bool
 ) -> None:
-    # 1. An algorithm that whoever asks expects: `none` and every symmetric one are in no such list (RFC 8725, 3.1).
+    # 1. An algorithm that whoever asks expects (RFC 8725, 3.1): no list has `none` or a symmetric one.
     alg = header.get("alg")
     if not isinstance(alg, str) or alg not in algs or alg not in ISSUER_ALGS:
         raise TokenError("alg", f"alg is one of {', '.join(algs)}")
@@ -127,7 +127,7 @@ def _check_header(
 
 
 def _kind(header: Mapping[str, Any]) -> str | None:
-    """`typ` is a media type: letter case does not count and `application/` may be left out (RFC 7515, 4.1.9)."""
+    """`typ` is a media type: its case does not count, `application/` may be left out (RFC 7515, 4.1.9)."""
     if "typ" not in header:
         return None
     typ = header["typ"]

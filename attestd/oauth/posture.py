@@ -1,8 +1,8 @@
 """Is the device's latest verified posture still what this credential or token rests on, and until when?
 
-Asked for every token request and every introspection, of the rows as they are now. A credential lives no longer
-than its posture: at a new boot, a ban, a refused posture or a withdrawn root, what was issued before is dead
-wherever this service is asked.
+Asked for every token request and every introspection, of the rows as they are now. A credential lives no
+longer than its posture: at a new boot, a ban, a refused posture or a withdrawn root, what was issued before
+is dead wherever this service is asked.
 """
 
 from typing import Protocol
