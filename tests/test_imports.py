@@ -79,9 +79,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.exposure": (*GROUND, *EVIDENCE, "attestd.config"),
     # store, issue, policy <- service <- grant, enroll <- attest <- web <- app <- cli
     **{verb: (*PARTS, *VERBS[:rank]) for rank, verb in enumerate(VERBS)},
-    "attestd.web": (*PARTS, *VERBS),
-    "attestd.app": (*PARTS, *VERBS, "attestd.web"),
-    "attestd.cli": (*PARTS, *VERBS, "attestd.web", "attestd.app", "tpm.swtpm", "tpm.swtpm_ca"),
+    # the authorization server beside attest
+    "attestd.oauth": (*PARTS, *VERBS),
+    "attestd.web": (*PARTS, *VERBS, "attestd.oauth"),
+    "attestd.app": (*PARTS, *VERBS, "attestd.oauth", "attestd.web"),
+    "attestd.cli": (
+        *PARTS,
+        *VERBS,
+        "attestd.oauth",
+        "attestd.web",
+        "attestd.app",
+        "tpm.swtpm",
+        "tpm.swtpm_ca",
+    ),
     # agent beside web: the device's side, without the service's parts
     "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
     "attestd.cli.agent": (*GROUND, "attestd.config", "attestd.agent", "attestd.cli", "tpm.device"),
@@ -102,6 +112,7 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.service": {"cryptography"},
     "attestd.round": {"cryptography"},
     "attestd.enroll": {"cryptography"},
+    "attestd.oauth": {"cryptography", "jwt"},
     "attestd.web": {"cryptography", "flask", "gunicorn", "prometheus_client", "pydantic", "werkzeug"},
     "attestd.app": {"cryptography", "flask", "gunicorn"},
     "attestd.cli": {"click", "cryptography", "gunicorn", "tomlkit"},

@@ -1,6 +1,7 @@
 """`attestd init` makes a directory that serves, whole or not at all."""
 
 import json
+import re
 import signal
 import stat
 import subprocess
@@ -69,6 +70,21 @@ def test_one_key_for_each_use_signs_from_the_start(served: Path) -> None:
         for path in (served.parent / "keys").glob("*.pem")
         if not path.name.endswith(".crt.pem")
     }
+
+
+def test_what_is_commented_out_is_the_default_or_can_be_used(served: Path) -> None:
+    """Taking the comment marks away gives a configuration that is read, with nothing unknown in it."""
+    plain = load_config(served, {})
+    text = served.read_text(encoding="utf-8")
+    (served.parent / "tls").mkdir()
+    opened = served.with_name("opened.toml")
+    opened.write_text(re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE), encoding="utf-8")
+    config = load_config(opened, {})
+    assert (config.limits, config.workers, config.admission) == (plain.limits, plain.workers, plain.admission)
+    assert config.tls.mtls_listen == "127.0.0.1:8441"
+    assert [one.issuer for one in config.subject_issuers] == ["https://login.example.org"]
+    assert not config.subject_issuers[0].allow_private
+    assert [(one.audience, one.client_id) for one in config.resources] == [("https://tools.example.org",) * 2]
 
 
 def test_making_it_is_the_first_audit_record(served: Path) -> None:
