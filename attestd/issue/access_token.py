@@ -15,6 +15,8 @@ from attestd.issue.statement import CLAIM, Basis
 from tpm.errors import StructureError
 
 TYP = "at+jwt"
+SUBJECT_ISSUER = "urn:attestd:subject_issuer"
+"""The claim for who vouched for a user; `iss` is us, and `sub` is unique for its own issuer alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class AccessToken:
     actor: Mapping[str, Any] | None = None
     """The claim `act`; None where nobody acts for another."""
     authorization_details: Sequence[Mapping[str, Any]] | None = None
+    subject_issuer: str | None = None
+    """The OpenID Provider whose user `subject` is: two providers may give two users one name."""
 
     def __post_init__(self) -> None:
         if self.expires_at <= self.issued_at or self.expires_at % 1000:
@@ -56,10 +60,11 @@ class AccessToken:
             "jti": self.token_id,
             CLAIM: self.basis.claim(),
         }
-        optional = {
+        optional: dict[str, Any] = {
             "scope": self.scope,
             "cnf": dict(self.confirmation or {}),
             "act": dict(self.actor or {}),
+            SUBJECT_ISSUER: self.subject_issuer,
             "authorization_details": [dict(each) for each in self.authorization_details or ()],
         }
         return claims | {name: value for name, value in optional.items() if value}

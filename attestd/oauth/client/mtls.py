@@ -46,20 +46,23 @@ def authenticate(service: Service, request: Request) -> Client:
     if request.certificate is None:
         raise refusal("certificate_missing", "The TLS peer has shown no certificate.")
     with refusing("svid"):
-        certificate = _parse(request.certificate)
-        client_id = verify_svid(certificate, service.keyring.at(request.now), now=request.now)
-        key_thumbprint = _key_thumbprint(certificate)
+        proven = prove(request.certificate, service.keyring.at(request.now), now=request.now)
     # RFC 8705, section 2: the request names its client, and it is the certificate's.
-    check_client_id(request, client_id, required=True)
-    proven = ProvenCredential(
+    check_client_id(request, proven.client_id, required=True)
+    return recognise(service, proven, now=request.now)
+
+
+def prove(der: bytes, keys: Keys, *, now: int) -> ProvenCredential:
+    """The X.509-SVID of the TLS peer; TokenError when it is none of ours."""
+    certificate = _parse(der)
+    return ProvenCredential(
         method=METHOD,
         credential_id=f"{certificate.serial_number:040x}",
         format="x509-svid",
-        client_id=client_id,
-        thumbprint=key_thumbprint,
-        confirmation=Confirmation("x5t#S256", certificate_thumbprint(request.certificate)),
+        client_id=verify_svid(certificate, keys, now=now),
+        thumbprint=_key_thumbprint(certificate),
+        confirmation=Confirmation("x5t#S256", certificate_thumbprint(der)),
     )
-    return recognise(service, proven, now=request.now)
 
 
 def certificate_thumbprint(der: bytes) -> str:

@@ -64,7 +64,7 @@ def recognise(service: Service, proven: ProvenCredential, *, now: int) -> Client
             raise refusal("device_unknown", "The device is not known.")
         # 3. The policy in force still grants it.
         try:
-            policy, grant = _registration(service, tx, device, issued)
+            policy, grant = registration(service, tx, device, issued)
         except (NoPolicy, NotEntitled) as error:
             raise _of(issued, refusal(f"policy_{error.reason}", error.detail)) from None
         return Client(
@@ -116,7 +116,7 @@ def refusing(what: str) -> Iterator[None]:
         raise refusal(f"{what}_{error.reason}", error.detail) from None
 
 
-def _registration(
+def registration(
     service: Service, tx: Transaction, device: Device, issued: Issued
 ) -> tuple[ActivePolicy, Grant]:
     """NoPolicy or NotEntitled when a credential like this one would not be given now."""
