@@ -11,11 +11,10 @@ from typing import Any
 from click.testing import CliRunner, Result
 from flask.testing import FlaskClient
 
-from attestd.app import VERBS, build_service
+from attestd.app import build_service, build_web
 from attestd.cli.main import main
 from attestd.config import load_config
 from attestd.service import Service
-from attestd.web.application import create_web
 from tests.attester import Machine, TestMaker, activation_body, enrollment_body, new_round
 
 SERVER = "http://127.0.0.1:8440"
@@ -45,7 +44,7 @@ class Deployment:
         configure(directory, dict(settings or {}))
         (directory / "ek-roots" / "maker.pem").write_bytes(maker.pem)
         service = build_service(load_config(directory / "attestd.toml", {}))
-        return cls(directory, maker, service, create_web(service, VERBS).test_client())
+        return cls(directory, maker, service, build_web(service).test_client())
 
     def close(self) -> None:
         self.service.close()

@@ -19,6 +19,7 @@ from attestd.web.body import check_size, read_body
 from attestd.web.exchange import Exchange
 from attestd.wire import dump_json
 
+TEXT: Final = "text/plain; charset=utf-8"
 FORM_CAP: Final = 128 * 1024
 """Bytes of a form: several tokens of 16 KiB, with room."""
 MAX_PARAMETERS: Final = 64
@@ -63,12 +64,13 @@ def form_of(environ: Mapping[str, Any], cap: int) -> dict[str, tuple[str, ...]]:
     return parameters
 
 
-def request_of(environ: Mapping[str, Any], exchange: Exchange, *, base_url: str, cap: int) -> Request:
-    """The request as the authorization server takes it; `base_url` is the configured one of the listener."""
+def request_of(environ: Mapping[str, Any], exchange: Exchange, url: str, cap: int | None) -> Request:
+    """The request as the authorization server takes it. `url` is the configured one of the listener; without
+    a `cap` no form is read."""
     return Request(
-        url=base_url + exchange.route,
+        url=url + exchange.route,
         method=environ["REQUEST_METHOD"],
-        parameters=form_of(environ, cap),
+        parameters={} if cap is None else form_of(environ, cap),
         headers={
             name[5:].replace("_", "-").lower(): value
             for name, value in environ.items()
@@ -92,7 +94,8 @@ def peer_certificate(environ: Mapping[str, Any]) -> bytes | None:
 def granted(answer: Answer, request_id: str) -> tuple[int, Headers, bytes]:
     """Status, headers and body of an answer."""
     body = b"" if answer.members is None else dump_json(answer.members)
-    return 200, _headers(request_id, answer.headers, length=len(body)), body
+    media_type = TEXT if answer.members is None else JSON
+    return 200, _headers(request_id, answer.headers, media_type, length=len(body)), body
 
 
 def refused(error: OAuthError, request_id: str, *, authorization: bool) -> tuple[int, Headers, bytes]:
@@ -101,16 +104,16 @@ def refused(error: OAuthError, request_id: str, *, authorization: bool) -> tuple
     told = error.body()
     told["error_description"] = _NOT_IN_DESCRIPTION.sub("'", told["error_description"])
     body = dump_json(told)
-    headers = _headers(request_id, error.headers, length=len(body))
+    headers = _headers(request_id, error.headers, JSON, length=len(body))
     named = {name.lower() for name, _ in headers}
     if error.status == 401 and authorization and "www-authenticate" not in named:
         headers.append(("WWW-Authenticate", f'Bearer error="{error.error}"'))
     return error.status, headers, body
 
 
-def _headers(request_id: str, more: Mapping[str, str], *, length: int) -> Headers:
+def _headers(request_id: str, more: Mapping[str, str], media_type: str, *, length: int) -> Headers:
     # Pragma: RFC 6749, section 5.1, for caches of another age.
-    return [*headers_of(request_id, JSON, length=length), ("Pragma", "no-cache"), *more.items()]
+    return [*headers_of(request_id, media_type, length=length), ("Pragma", "no-cache"), *more.items()]
 
 
 def _decode(text: bytes) -> str:
