@@ -27,7 +27,7 @@ def deliver(received: Received, bundle: Mapping[str, Any], *, wanted: Wanted, ou
     try:
         _check(received.answer, wanted)
         files = dict(_files(received, bundle, wanted.agent))
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         why = plain(error)
         raise Unreachable(
             f"the server's answer cannot be read ({why}); is it attestd, in this version?"
