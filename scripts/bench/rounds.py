@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from scripts.bench.measure import Row, Sample
+from scripts.bench.measure import Row
 from scripts.bench.server import Client, attestd_server, empty_server, enrolled
 from tests.attester import Machine, jwk_of, new_key, new_round, parent_key, signing_key
 
@@ -60,7 +60,7 @@ def _one_credential(client: Client, empty: Client, machine: Machine, server: str
         if number >= 20:
             ours.append(spent)
             floor.append(least)
-    return Row("round: challenge, X.509-SVID, EAR (SQLite)", Sample.of(ours), Sample.of(floor), 2.0)
+    return Row.beside("round: challenge, X.509-SVID, EAR (SQLite)", ours, floor, bound=2.0)
 
 
 def _everything(client: Client, machine: Machine, server: str) -> Row:
@@ -77,7 +77,7 @@ def _everything(client: Client, machine: Machine, server: str) -> Row:
     }
     moment = machine.later(1_000_000)
     values = [_round(client, moment.later(number), server, members) for number in range(ROUNDS // 2)]
-    return Row("round: 3 credentials, certified, sealed key", Sample.of(values), None, None)
+    return Row.alone("round: 3 credentials, certified, sealed key", values)
 
 
 def _round(client: Client, machine: Machine, server: str, members: Members) -> float:
@@ -133,7 +133,7 @@ def _load(port: int, machine: Machine, server: str) -> Iterator[Row]:
         f"{len(outcomes) / seconds:.0f} rounds/s with the attester on the same machine, p99 {p99 / 1000:.1f} ms, "
         f"{accepted} accepted, {refused} of {sum(b for _, b, _ in outcomes)} bad refused, {wrong} bad accepted"
     )
-    yield Row("load: 2 clients, 1 % bad evidence", Sample.of(times), None, None, note)
+    yield Row.alone("load: 2 clients, 1 % bad evidence", times, note=note)
 
 
 def _encode(body: dict[str, Any]) -> bytes:
