@@ -44,7 +44,8 @@ class Row:
 
     @classmethod
     def beside(cls, name: str, ours: list[float], floor: list[float], *, bound: float | None) -> "Row":
-        """The ratio is the median of the pairs': what slowed the machine for a moment slowed both of a pair."""
+        """The ratio is the median of the pairs': what slowed the machine for a moment slowed both of a pair.
+        """
         ratio = statistics.median(mine / least for mine, least in zip(ours, floor, strict=True))
         return cls(name, Sample.of(ours), Sample.of(floor), ratio, bound)
 
