@@ -27,6 +27,8 @@ Kind = Literal[
 ]
 
 PAGE = 500
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999: a later time cannot be written."""
 
 
 class HeadVerifier(Protocol):
@@ -147,7 +149,8 @@ def _record_fault(walk: _Walk, row: Row, record: Mapping[str, Any]) -> Fault | N
     if row["sequence"] != expected:
         return Fault(walk.chain, expected, "removed", f"{this} is gone: the next one is {row['sequence']}")
     # 2. It is a record, and where it says.
-    if (type(row["record"]), type(row["hash"]), type(row["time"])) != (str, bytes, int):
+    types = (type(row["record"]), type(row["hash"]), type(row["time"]))
+    if types != (str, bytes, int) or not 0 <= row["time"] <= LATEST_MS:
         return Fault(walk.chain, expected, "edited", f"{this} is no record any more")
     if (record.get("chain"), record.get("sequence")) != (walk.chain, expected):
         if record.get("sequence") == expected - 1 and row["hash"] == link(walk.before_last, row["record"]):
