@@ -215,6 +215,24 @@ def test_a_withdrawn_root_stops_the_next_issue_and_an_imported_one_allows_it(
     assert deployment.ask(ATTEST, body, now=later + 2000)["verdict"] == "accepted"
 
 
+def test_what_rests_on_a_withdrawn_root_ends_with_it(deployment: Deployment, machine: Machine) -> None:
+    trusted = deployment.directory / "other.pem"
+    maker = TestMaker.create("Another Maker")
+    trusted.write_bytes(maker.pem)
+    deployment.operate("ek-roots", "import", str(trusted))
+    deployment.restart()
+    other = Machine.create(maker)
+    deployment.enroll(other)
+    for one in (machine, other):
+        deployment.attest(one, credentials=[credential("x509-svid", key=jwk_of(new_key("p256")))])
+    deployment.operate("ek-roots", "remove", "maker.pem")
+    assert (deployment.live(machine), deployment.live(other)) == (0, 1)
+    deployment.restart()
+    refused = deployment.round(machine.later()).body()
+    deployment.problem(refused, 403, "enrollment_refused", cause="ek_root_withdrawn")
+    deployment.attest(other.later())
+
+
 @pytest.mark.parametrize("with_certificate", [True, False])
 def test_enrolling_again_does_not_shed_a_withdrawn_root(
     deployment: Deployment, machine: Machine, with_certificate: bool
