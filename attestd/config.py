@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from attestd.addresses import is_loopback, is_wildcard, join, split_listen, url_fault, valid_trust_domain
+from attestd.addresses import is_loopback, is_wildcard, join, split_listen, url_fault
+from attestd.spiffe import validate_trust_domain
 from attestd.tables import Table
 from tpm.errors import PolicyError
 
@@ -178,12 +179,10 @@ def _keys_of(section: type[Admission | Tls | Limits]) -> tuple[str, ...]:
 
 def _read_trust_domain(top: Table) -> str:
     name = top.text("trust_domain")
-    if not valid_trust_domain(name):
-        raise top.refusal(
-            "trust_domain",
-            "config_value",
-            f'is "{name}"; a SPIFFE trust domain has only a-z, 0-9, ".", "-" and "_"',
-        )
+    try:
+        validate_trust_domain(name)
+    except ValueError as error:
+        raise top.refusal("trust_domain", "config_value", f'is "{name}"; {error}') from None
     return name
 
 
