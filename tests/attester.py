@@ -231,6 +231,11 @@ class TpmKey:
     def name(self) -> bytes:
         return name_of(self.public)
 
+    def shaped(self, **shape: Any) -> "TpmKey":
+        """The same key in another public area; what `shape` does not name is a storage key's."""
+        good: dict[str, Any] = {"attributes": PARENT_ATTRIBUTES, "symmetric": AES128CFB}
+        return TpmKey(self.key, public_area(self.key, **(good | shape)))
+
 
 def signing_key(kind: str = "p256", *, attributes: int = KEY_ATTRIBUTES) -> TpmKey:
     key = new_key(kind)
