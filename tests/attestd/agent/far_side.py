@@ -21,6 +21,7 @@ Raw = bytes
 """An answer as it goes over the wire, from the status line on."""
 Said = Raw | Told | Iterator[bytes]
 """What is answered: raw bytes, the members of a good answer, or pieces of one that take their time."""
+Answers = Said | Callable[[], Said]
 ENROLL, ACTIVATE = "/v1/enrollments", "/v1/activations"
 CHALLENGE, ATTEST, BUNDLE = "/v1/challenges", "/v1/attestations", "/.well-known/spiffe/bundle"
 WANTED = (
@@ -77,12 +78,12 @@ class FarSide:
     """Answers each path as `answers` says, in one way always or made anew for each request, and keeps every
     request's path and JSON body in order."""
 
-    answers: dict[str, Said | Callable[[], Said]] = field(default_factory=dict)
+    answers: dict[str, Answers] = field(default_factory=dict)
     asked: list[tuple[str, Told]] = field(default_factory=list)
 
     def __enter__(self) -> "FarSide":
-        good = {CHALLENGE: challenge, ATTEST: ATTESTED, BUNDLE: PUBLISHED}
-        self.answers = good | self.answers
+        for path, good in (CHALLENGE, challenge), (ATTEST, ATTESTED), (BUNDLE, PUBLISHED):
+            self.answers.setdefault(path, good)
         far = self
 
         class Handler(socketserver.StreamRequestHandler):

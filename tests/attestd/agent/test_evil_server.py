@@ -268,7 +268,7 @@ def test_a_bundle_without_authorities_leaves_no_credentials(
 def test_where_the_service_says_to_begin_anew_it_does_with_a_new_nonce(
     far: FarSide, member: Agent, tmp_path: Path, code: str
 ) -> None:
-    said = iter([problem(409, code), problem(409, code), ATTESTED])
+    said = iter([problem(409, code), problem(409, code), answer(ATTESTED)])
     far.answers[ATTEST] = lambda: next(said)
     member.attest(tmp_path / "out", *WANTED)
     nonces = [request["nonce"] for request in far.requests()]
@@ -399,6 +399,6 @@ def test_ag_1_the_device_is_who_its_tpm_says_whatever_the_server_calls_it(
     with Device(shared_tpm.tcti) as device:
         identifier = device_identifier(device.endorsement().public.public_key())
     far.answers[ENROLL] = lambda: credential_for(far)
-    far.answers[ACTIVATE] = {"device_id": identifier, "state": "active"} | changed
+    far.answers[ACTIVATE] = {"device_id": identifier, "state": "active", **changed}
     Agent(shared_tpm, tmp_path / "state", far.url).enroll(status=status)
     assert (tmp_path / "state" / "enrollment.json").exists() == (status == 0)
