@@ -129,8 +129,8 @@ def _load(port: int, machine: Machine, server: str) -> Iterator[Row]:
     times = sorted(spent for spent, _, _ in outcomes)
     p99 = times[int(len(times) * 0.99)]
     note = (
-        f"{len(outcomes) / seconds:.0f} rounds/s beside the attester, p99 {p99 / 1000:.1f} ms, {accepted} accepted, "
-        f"{refused} of {sum(b for _, b, _ in outcomes)} bad refused, {wrong} bad accepted"
+        f"{len(outcomes) / seconds:.0f} rounds/s beside the attester, p99 {p99 / 1000:.1f} ms, "
+        f"{accepted} accepted, {refused} of {sum(b for _, b, _ in outcomes)} bad refused, {wrong} accepted"
     )
     yield Row.alone("load: 2 clients, 1 % bad evidence", times, note=note)
 
