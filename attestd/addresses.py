@@ -6,14 +6,9 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")  # SPIFFE-ID, section 2.1
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PORT = re.compile(r"[0-9]{1,5}")
 _URL = re.compile(r"https?://[a-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
-
-
-def valid_trust_domain(name: str) -> bool:
-    return _TRUST_DOMAIN.fullmatch(name) is not None
 
 
 def is_loopback(host: str) -> bool:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attestd.addresses import is_loopback, join, split_listen, valid_trust_domain
+from attestd.addresses import is_loopback, join, split_listen
 from attestd.counterparts import Resource, SubjectIssuer, read_resources, read_subject_issuers
 from attestd.listening import Tls, read_external_url, read_listen, read_tls
+from attestd.spiffe import validate_trust_domain
 from attestd.tables import Table
 from tpm.errors import PolicyError
 
@@ -177,12 +178,10 @@ def _keys_of(section: type[Admission | Limits]) -> tuple[str, ...]:
 
 def _read_trust_domain(top: Table) -> str:
     name = top.text("trust_domain")
-    if not valid_trust_domain(name):
-        raise top.refusal(
-            "trust_domain",
-            "config_value",
-            f'is "{name}"; a SPIFFE trust domain has only a-z, 0-9, ".", "-" and "_"',
-        )
+    try:
+        validate_trust_domain(name)
+    except ValueError as error:
+        raise top.refusal("trust_domain", "config_value", f'is "{name}"; {error}') from None
     return name
 
 

@@ -10,6 +10,7 @@ import hmac
 import json
 import struct
 from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,6 +34,9 @@ EK_ATTRIBUTES, AK_ATTRIBUTES, KEY_ATTRIBUTES, PARENT_ATTRIBUTES = (
 POLICY_A = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 NULL, AES128CFB = b"\x00\x10", bytes.fromhex("000600800043")
 ECDSA_SHA256, RSASSA_SHA256, RSAPSS_SHA256 = (bytes.fromhex(h) for h in ("0018000b", "0014000b", "0016000b"))
+ECDSA_SHA384 = bytes.fromhex("0018000c")
+CURVES = {"secp256r1": (b"\0\3", 32), "secp384r1": (b"\0\4", 48), "secp521r1": (b"\0\5", 66)}
+HASHES = {"sha1": 0x4, "sha256": 0xB, "sha384": 0xC, "sha512": 0xD}
 QUOTE, CERTIFY = 0x8018, 0x8017
 ENDORSEMENT = bytes.fromhex("4000000b")
 
@@ -51,33 +55,45 @@ def b64url(value: bytes) -> str:
 
 
 def public_area(
-    key: PrivateKey, *, attributes: int, policy: bytes = b"", symmetric: bytes = NULL, scheme: bytes = NULL
+    key: PrivateKey,
+    *,
+    attributes: int,
+    policy: bytes = b"",
+    symmetric: bytes = NULL,
+    scheme: bytes = NULL,
+    name_alg: str = "sha256",
 ) -> bytes:
-    """TPMT_PUBLIC of an RSA-2048 or P-256 key with nameAlg SHA-256."""
-    head = struct.pack(">HHI", 0x0001 if isinstance(key, rsa.RSAPrivateKey) else 0x0023, 0x000B, attributes)
+    """TPMT_PUBLIC of an RSA, P-256, P-384 or P-521 key."""
+    kind = 0x0001 if isinstance(key, rsa.RSAPrivateKey) else 0x0023
+    head = struct.pack(">HHI", kind, HASHES[name_alg], attributes)
     if isinstance(key, rsa.RSAPrivateKey):
         modulus = key.public_key().public_numbers().n.to_bytes(key.key_size // 8, "big")
         return (
             head + sized(policy) + symmetric + scheme + struct.pack(">HI", key.key_size, 0) + sized(modulus)
         )
+    curve, size = CURVES[key.curve.name]
     point = key.public_key().public_numbers()
-    x, y = point.x.to_bytes(32, "big"), point.y.to_bytes(32, "big")
-    return head + sized(policy) + symmetric + scheme + bytes.fromhex("00030010") + sized(x) + sized(y)
+    x, y = point.x.to_bytes(size, "big"), point.y.to_bytes(size, "big")
+    return head + sized(policy) + symmetric + scheme + curve + NULL + sized(x) + sized(y)
 
 
 def name_of(public: bytes) -> bytes:
-    return public[2:4] + hashlib.sha256(public).digest()
+    return public[2:4] + hashlib.new(hash_name(public[2:4]), public).digest()
 
 
 def qualified(parent: bytes, name: bytes) -> bytes:
-    return name[:2] + hashlib.sha256(parent + name).digest()
+    return name[:2] + hashlib.new(hash_name(name[:2]), parent + name).digest()
 
 
-def selection(bank: dict[str, int] | str, pcrs: Any) -> bytes:
+def hash_name(algorithm: bytes) -> str:
+    """By its TPM_ALG_ID."""
+    return next(name for name, number in HASHES.items() if number == int.from_bytes(algorithm, "big"))
+
+
+def selection(bank: str, pcrs: Iterable[int]) -> bytes:
     """TPML_PCR_SELECTION of one bank."""
-    algorithm = {"sha1": 4, "sha256": 0xB, "sha384": 0xC, "sha512": 0xD}[str(bank)]
     bits = sum(1 << register for register in pcrs)
-    return struct.pack(">IHB", 1, algorithm, 3) + bits.to_bytes(3, "little")
+    return struct.pack(">IHB", 1, HASHES[bank], 3) + bits.to_bytes(3, "little")
 
 
 @dataclass(frozen=True)
@@ -140,33 +156,51 @@ class TestMaker:
 
 
 def _usage(**on: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign "
-        "encipher_only decipher_only"
-    ).split()
+    names = ["digital_signature", "content_commitment", "key_encipherment", "data_encipherment"]
+    names += ["key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"]
     return x509.KeyUsage(**{name: on.get(name, False) for name in names})
 
 
 def new_key(kind: str) -> PrivateKey:
+    """"rsa" (2048 bits), "p256", "p384" or "p521"."""
     if kind == "rsa":
         return rsa.generate_private_key(65537, 2048)
-    return ec.generate_private_key(ec.SECP256R1())
+    curve = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}[kind]
+    return ec.generate_private_key(curve)
+
+
+def hash_of(key: PrivateKey) -> Any:
+    """The hash that goes with a key: SHA-384 with the two long curves, SHA-256 otherwise."""
+    long = isinstance(key, ec.EllipticCurvePrivateKey) and key.key_size > 256
+    return hashes.SHA384() if long else hashes.SHA256()
+
+
+def scheme_of(key: PrivateKey) -> bytes:
+    """RSASSA or ECDSA with that hash."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return RSASSA_SHA256
+    return ECDSA_SHA384 if key.key_size > 256 else ECDSA_SHA256
+
+
+def side_by_side(key: ec.EllipticCurvePrivateKey, message: bytes) -> tuple[bytes, bytes]:
+    """r and s of an ECDSA signature at full width."""
+    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hash_of(key))))
+    size = (key.key_size + 7) // 8
+    return r.to_bytes(size, "big"), s.to_bytes(size, "big")
 
 
 def sign(key: PrivateKey, message: bytes) -> bytes:
-    """TPMT_SIGNATURE: RSASSA or ECDSA with SHA-256."""
+    """TPMT_SIGNATURE by the key's scheme."""
     if isinstance(key, rsa.RSAPrivateKey):
         return RSASSA_SHA256 + sized(key.sign(message, padding.PKCS1v15(), hashes.SHA256()))
-    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA256())))
-    return ECDSA_SHA256 + sized(r.to_bytes(32, "big")) + sized(s.to_bytes(32, "big"))
+    return scheme_of(key) + b"".join(sized(number) for number in side_by_side(key, message))
 
 
 def jws_value(key: PrivateKey, message: bytes) -> bytes:
     """The signature value of RFC 7518: r and s side by side, or RSASSA-PSS."""
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(message, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
-    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA256())))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return b"".join(side_by_side(key, message))
 
 
 def jwk_of(key: PrivateKey) -> dict[str, str]:
@@ -180,8 +214,10 @@ def jwk_of(key: PrivateKey) -> dict[str, str]:
             "e": "AQAB",
         }
     point = key.public_key().public_numbers()
-    x, y = point.x.to_bytes(32, "big"), point.y.to_bytes(32, "big")
-    return {"kty": "EC", "crv": "P-256", "alg": "ES256", "x": b64url(x), "y": b64url(y)}
+    size = (key.key_size + 7) // 8
+    x, y = point.x.to_bytes(size, "big"), point.y.to_bytes(size, "big")
+    alg = f"ES{hash_of(key).digest_size * 8}"
+    return {"kty": "EC", "crv": f"P-{key.key_size}", "alg": alg, "x": b64url(x), "y": b64url(y)}
 
 
 @dataclass(frozen=True)
@@ -195,10 +231,15 @@ class TpmKey:
     def name(self) -> bytes:
         return name_of(self.public)
 
+    def shaped(self, **shape: Any) -> "TpmKey":
+        """The same key in another public area; what `shape` does not name is a storage key's."""
+        good: dict[str, Any] = {"attributes": PARENT_ATTRIBUTES, "symmetric": AES128CFB}
+        return TpmKey(self.key, public_area(self.key, **(good | shape)))
+
 
 def signing_key(kind: str = "p256", *, attributes: int = KEY_ATTRIBUTES) -> TpmKey:
     key = new_key(kind)
-    scheme = RSAPSS_SHA256 if kind == "rsa" else ECDSA_SHA256
+    scheme = RSAPSS_SHA256 if kind == "rsa" else scheme_of(key)
     return TpmKey(key, public_area(key, attributes=attributes, scheme=scheme))
 
 
@@ -223,6 +264,7 @@ class Machine:
     restart_count: int = 0
     safe: int = 1
     firmware_version: int = 0x0001000200030004
+    ak_below_ek: bool = False
 
     @classmethod
     def create(
@@ -236,10 +278,11 @@ class Machine:
         )
         return machine.with_new_ak(ak_key)
 
-    def with_new_ak(self, key: PrivateKey | None = None) -> "Machine":
+    def with_new_ak(self, key: PrivateKey | None = None, **shape: Any) -> "Machine":
+        """`shape` is what differs from an attestation key as it should be."""
         key = key or new_key("p256")
-        scheme = RSASSA_SHA256 if isinstance(key, rsa.RSAPrivateKey) else ECDSA_SHA256
-        return replace(self, ak=key, ak_public=public_area(key, attributes=AK_ATTRIBUTES, scheme=scheme))
+        good: dict[str, Any] = {"attributes": AK_ATTRIBUTES, "scheme": scheme_of(key)}
+        return replace(self, ak=key, ak_public=public_area(key, **(good | shape)))
 
     def later(self, ms: int = 1000) -> "Machine":
         return replace(self, clock=self.clock + ms)
@@ -260,11 +303,13 @@ class Machine:
 
     @property
     def qualified_signer(self) -> bytes:
-        return qualified(ENDORSEMENT, name_of(self.ak_public))
+        parent = qualified(ENDORSEMENT, name_of(self.ek_public)) if self.ak_below_ek else ENDORSEMENT
+        return qualified(parent, name_of(self.ak_public))
 
     def activate(self, id_object: bytes, encrypted_secret: bytes) -> bytes:
         """TPM2_ActivateCredential: the secret, if it was made for this EK and this AK."""
-        return unwrap(self.ek, b"IDENTITY", name_of(self.ak_public), id_object[2:], encrypted_secret[2:])
+        ek = TpmKey(self.ek, self.ek_public)
+        return unwrap(ek, b"IDENTITY", name_of(self.ak_public), id_object[2:], encrypted_secret[2:])
 
     def attested(self, kind: int, extra: bytes, body: bytes, *, signer: bytes | None = None) -> bytes:
         """TPMS_ATTEST with the machine's clock."""
@@ -274,11 +319,15 @@ class Machine:
         )
         return head + sized(extra) + clock + struct.pack(">Q", self.firmware_version) + body
 
-    def quote(self, extra: bytes, registers: Any) -> tuple[bytes, bytes]:
-        """TPMS_ATTEST and TPMT_SIGNATURE over the current values of these registers."""
+    def quote(
+        self, extra: bytes, registers: Any, *, selected: bytes | None = None, signer: bytes | None = None
+    ) -> tuple[bytes, bytes]:
+        """TPMS_ATTEST and TPMT_SIGNATURE over the current values of these registers; `selected` is what the
+        quote says instead that they are."""
         values = b"".join(self.pcrs[register] for register in sorted(registers))
-        body = selection(self.bank, registers) + sized(hashlib.sha256(values).digest())
-        attest = self.attested(QUOTE, extra, body)
+        chosen = selection(self.bank, registers) if selected is None else selected
+        body = chosen + sized(hashlib.new(hash_of(self.ak).name, values).digest())
+        attest = self.attested(QUOTE, extra, body, signer=signer)
         return attest, sign(self.ak, attest)
 
     def certify(self, key: TpmKey, extra: bytes) -> dict[str, str]:
@@ -292,33 +341,57 @@ class Machine:
         }
 
 
-def unwrap(key: PrivateKey, label: bytes, name: bytes, wrapped: bytes, secret: bytes) -> bytes:
-    """The plain value of an outer wrapper (TPM 2.0 Part 1, 22.4 and 24): seed, integrity, decryption."""
-    seed = _open_seed(key, label, secret)
+def unwrap(key: TpmKey, label: bytes, name: bytes, wrapped: bytes, secret: bytes) -> bytes:
+    """The plain value of an outer wrapper (TPM 2.0 Part 1, 22.4 and 24): seed, integrity, decryption. `key`
+    is the endorsement or storage key to which it was wrapped; all sizes are its own."""
+    hash, aes = hash_name(key.public[2:4]), cipher_bits(key.public)
+    seed = _open_seed(key.key, hash, label, secret)
     mac_size = struct.unpack(">H", wrapped[:2])[0]
     mac, encrypted = wrapped[2 : 2 + mac_size], wrapped[2 + mac_size :]
-    integrity = _kdfa(seed, b"INTEGRITY", b"", 256)
-    assert hmac.compare_digest(hmac.new(integrity, encrypted + name, "sha256").digest(), mac), "integrity"
-    decryptor = Cipher(algorithms.AES(_kdfa(seed, b"STORAGE", name, 128)), CFB(bytes(16))).decryptor()
+    integrity = _kdfa(hash, seed, b"INTEGRITY", b"", hashlib.new(hash).digest_size * 8)
+    assert hmac.compare_digest(hmac.digest(integrity, encrypted + name, hash), mac), "integrity"
+    storage = _kdfa(hash, seed, b"STORAGE", name, aes)
+    decryptor = Cipher(algorithms.AES(storage), CFB(bytes(16))).decryptor()
     plain = decryptor.update(encrypted) + decryptor.finalize()
     return plain[2 : 2 + struct.unpack(">H", plain[:2])[0]]
 
 
-def _open_seed(key: PrivateKey, label: bytes, secret: bytes) -> bytes:
+def opened(parent: TpmKey, sealed: dict[str, Any]) -> bytes:
+    """TPM2_Import and TPM2_Unseal without regard to the policy: the sensitive value of a sealed key, by its
+    member of the answer."""
+    public = b64decode(sealed["public"])[2:]
+    wrapped, seed = b64decode(sealed["duplicate"])[2:], b64decode(sealed["encrypted_seed"])[2:]
+    sensitive = unwrap(parent, b"DUPLICATE", name_of(public), wrapped, seed)
+    # TPMT_SENSITIVE: type, password, obfuscation, value.
+    parts, place = [], 2
+    while place < len(sensitive):
+        size = int.from_bytes(sensitive[place : place + 2], "big")
+        parts.append(sensitive[place + 2 : place + 2 + size])
+        place += 2 + size
+    return parts[-1]
+
+
+def cipher_bits(public: bytes) -> int:
+    """Of the AES with which a storage key protects."""
+    policy_size = int.from_bytes(public[8:10], "big")
+    return int.from_bytes(public[12 + policy_size : 14 + policy_size], "big")
+
+
+def _open_seed(key: PrivateKey, hash: str, label: bytes, secret: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
-        return key.decrypt(
-            secret, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label + b"\0")
-        )
-    x, y = secret[2:34], secret[36:68]
-    point = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
-    shared = key.exchange(ec.ECDH(), point.public_key())
-    own = key.public_key().public_numbers().x.to_bytes(32, "big")
-    return hashlib.sha256(struct.pack(">I", 1) + shared + label + b"\0" + x + own).digest()
+        primitive = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}[hash]
+        return key.decrypt(secret, padding.OAEP(padding.MGF1(primitive), primitive, label + b"\0"))
+    size = (key.key_size + 7) // 8
+    x, y = secret[2 : 2 + size], secret[4 + size :]
+    numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), key.curve)
+    shared = key.exchange(ec.ECDH(), numbers.public_key())
+    own = key.public_key().public_numbers().x.to_bytes(size, "big")
+    return hashlib.new(hash, struct.pack(">I", 1) + shared + label + b"\0" + x + own).digest()
 
 
-def _kdfa(key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
+def _kdfa(hash: str, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
     message = struct.pack(">I", 1) + label + b"\0" + context + struct.pack(">I", bits)
-    return hmac.new(key, message, "sha256").digest()[: bits // 8]
+    return hmac.digest(key, message, hash)[: bits // 8]
 
 
 @dataclass(frozen=True)
@@ -330,12 +403,14 @@ class Round:
     registers: tuple[int, ...]
     certified: tuple[TpmKey, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    quoting: Callable[[Machine, bytes, Any], tuple[bytes, bytes]] = Machine.quote
+    """Makes TPMS_ATTEST and TPMT_SIGNATURE of machine, request digest and registers: here one can lie."""
 
-    def body(self) -> dict[str, Any]:
-        """The JSON body of `POST /v1/attestations`."""
-        raw = json.dumps(self.request).encode()
+    def body(self, raw: bytes | None = None) -> dict[str, Any]:
+        """The JSON body of `POST /v1/attestations`; `raw` are the request's bytes instead of its members'."""
+        raw = json.dumps(self.request).encode() if raw is None else raw
         digest = hashlib.sha256(raw).digest()
-        attest, signature = self.machine.quote(digest, self.registers)
+        attest, signature = self.quoting(self.machine, digest, self.registers)
         values = {str(register): self.machine.pcrs[register].hex() for register in self.registers}
         proofs = [None if _is_parent(key) else b64(jws_value(key.key, raw)) for key in self.certified]
         body: dict[str, Any] = {
@@ -350,13 +425,13 @@ class Round:
 
 
 def _is_parent(key: TpmKey) -> bool:
-    return struct.unpack(">I", key.public[4:8])[0] & 0x00020000 != 0
+    return int.from_bytes(key.public[4:8], "big") & 0x00020000 != 0
 
 
 def enrollment_body(machine: Machine, **changes: Any) -> dict[str, Any]:
     """The JSON body of `POST /v1/enrollments`."""
     certificate = None if machine.ek_certificate is None else b64(machine.ek_certificate)
-    body = {
+    body: dict[str, Any] = {
         "ek_public": b64(sized(machine.ek_public)),
         "ek_certificate": certificate,
         "ek_chain": [],

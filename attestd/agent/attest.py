@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attestd.agent.errors import Refusal, Unreachable
 from attestd.agent.keys import CredentialKey, make_key
 from attestd.agent.state import Membership
-from attestd.agent.transport import Refusal, Server, Unreachable
-from attestd.wire import b64encode
+from attestd.agent.transport import Server
+from attestd.wire import Problem, b64, b64encode
 from tpm.device.connection import LoadedKey
 from tpm.device.device import Device
 from tpm.errors import AttestationError, DeviceError
@@ -23,6 +24,7 @@ from tpm.structures.pcrs import PcrSelection
 
 ATTEMPTS = 3
 """Rounds before giving up where the service says to begin anew."""
+NONCE_BYTES = 32
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _ANEW = frozenset({"nonce_spent", "nonce_expired", "conflict"})
@@ -47,19 +49,37 @@ class Received:
     key: CredentialKey | None
 
 
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What the service wants to see: registers of the first bank that there is, under this nonce (base64)."""
+
+    nonce: str
+    selections: tuple[PcrSelection, ...]
+    event_log: bool
+
+
 def attest(
-    device: Device, server: Server, membership: Membership, *, recipe: bytes, wanted: Wanted
+    device: Device,
+    server: Server,
+    membership: Membership,
+    *,
+    recipe: bytes,
+    wanted: Wanted,
+    event_log: bytes | None = None,
 ) -> Received:
-    """One accepted attestation. Refusal, Unreachable or DeviceError."""
+    """One accepted attestation. Refusal, Unreachable or DeviceError. The log is sent where the service asks
+    for it."""
     key = make_key(device, wanted.key) if {"x509-svid", "wit-svid"} & set(wanted.formats) else None
     bank: str | None = None
     for attempt in range(1, ATTEMPTS + 1):
-        challenge = server.post("/v1/challenges", {"device_id": membership.device_id})
+        challenge = read_challenge(server.post("/v1/challenges", {"device_id": membership.device_id}))
         selection = choose_selection(challenge, device.banks(), bank)
         with device.ak(recipe) as ak:
             parent = _storage_name(device) if wanted.seals else None
             request = _request(challenge, server, membership, wanted, key=key, parent=parent)
             body = _evidence(device, ak, request, selection, key, with_parent=parent is not None)
+        if challenge.event_log and event_log is not None:
+            body["event_log"] = b64encode(event_log)
         try:
             return Received(server.post("/v1/attestations", body), key)
         except Refusal as refusal:
@@ -69,22 +89,30 @@ def attest(
     raise AssertionError("the last attempt returns or raises")
 
 
-def choose_selection(
-    challenge: Mapping[str, Any], banks: tuple[str, ...], wanted: str | None
-) -> PcrSelection:
+def read_challenge(answer: Mapping[str, Any]) -> Challenge:
+    """Unreachable for anything but a nonce of its one length and selections that a TPM can quote."""
+    try:
+        if len(b64(answer["nonce"], "nonce")) != NONCE_BYTES:
+            raise ValueError("a nonce of another length")
+        offered = tuple(PcrSelection.of(each["bank"], each["pcrs"]) for each in answer["pcr_selection"])
+        if not all(registers for selection in offered for _, registers in selection.banks):
+            raise ValueError("a selection of nothing")
+    except (KeyError, TypeError, ValueError, AttributeError, Problem, AttestationError):
+        raise Unreachable("the server's challenge cannot be read; is it attestd, in this version?") from None
+    return Challenge(answer["nonce"], offered, answer.get("event_log") is True)
+
+
+def choose_selection(challenge: Challenge, banks: tuple[str, ...], wanted: str | None) -> PcrSelection:
     """The registers to quote: of the bank that the service asked for again, else of the first that this TPM
     has."""
-    offered = challenge.get("pcr_selection")
-    try:
-        for selection in offered if isinstance(offered, list) else []:
-            if selection["bank"] == (wanted or selection["bank"]) and selection["bank"] in banks:
-                return PcrSelection.of(selection["bank"], selection["pcrs"])
-    except (KeyError, TypeError, AttestationError):
-        raise Unreachable("the server's challenge cannot be read; is it attestd, in this version?") from None
-    asked = ", ".join(str(each.get("bank")) for each in offered) if isinstance(offered, list) else "none"
-    have = ", ".join(banks) or "none"
+    offered = {bank: selection for selection in challenge.selections for bank, _ in selection.banks}
+    for bank, selection in offered.items():
+        if bank == (wanted or bank) and bank in banks:
+            return selection
+    asked, have = ", ".join(offered) or "none", ", ".join(banks) or "none"
     raise DeviceError(
-        "bank_missing", f"The service asks for the banks {asked}; this TPM has {have}. Enable one."
+        "bank_missing",
+        f"the service asks for the banks {asked}; this TPM has {have}; enable one in the firmware",
     )
 
 
@@ -97,7 +125,7 @@ def boot_id() -> str | None:
 
 
 def _request(
-    challenge: Mapping[str, Any],
+    challenge: Challenge,
     server: Server,
     membership: Membership,
     wanted: Wanted,
@@ -117,7 +145,7 @@ def _request(
         "v": 1,
         "purpose": "attest",
         "server": server.url,
-        "nonce": challenge.get("nonce"),
+        "nonce": challenge.nonce,
         "device_id": membership.device_id,
         "boot_id": boot_id(),
         "credentials": credentials,
@@ -135,7 +163,7 @@ def _evidence(
     *,
     with_parent: bool,
 ) -> dict[str, Any]:
-    """The body: the request, the quote over it, and what the attestation key says of the keys that it names."""
+    """The body: the request, the quote over it, and what the attestation key says of the keys it names."""
     digest = hashlib.sha256(request).digest()
     quote = device.quote(ak, selection, digest)
     certified, proofs = [], []

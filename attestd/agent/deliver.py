@@ -5,7 +5,6 @@ predecessor whole.
 """
 
 import json
-import re
 from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,49 +13,59 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestd.agent.attest import Received
+from attestd.agent.attest import Received, Wanted
+from attestd.agent.errors import Unreachable, plain
 from attestd.agent.state import replace_file
-from attestd.agent.transport import Unreachable
 
 _SUFFIXES = {"x509-svid": "svid.pem", "wit-svid": "wit.jwt", "jwt-svid": "jwt"}
-# Names in file names are the protocol's, whatever the server sends.
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_OF_A_KEY = ("svid.pem", "wit.jwt", "key.tss", "key.pem")
 
 
-def deliver(received: Received, bundle: Mapping[str, Any], *, agent: str | None, out: Path) -> list[Path]:
+def deliver(received: Received, bundle: Mapping[str, Any], *, wanted: Wanted, out: Path) -> list[Path]:
     """Write result, bundle, credentials, key and sealed keys into `out`; returns the paths. Unreachable for a
     bad answer."""
     try:
-        files = dict(_files(received, bundle, agent))
-    except (KeyError, TypeError, ValueError) as error:
+        _check(received.answer, wanted)
+        files = dict(_files(received, bundle, wanted.agent))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        why = plain(error)
         raise Unreachable(
-            f"the server's answer cannot be read ({error}); is it attestd, in this version?"
+            f"the server's answer cannot be read ({why}); is it attestd, in this version?"
         ) from None
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in files.items():
         replace_file(out / name, content)
+    if received.key is not None:
+        # What was bound to the key before this one works with nothing that is left.
+        for name in {f"{wanted.agent}.{suffix}" for suffix in _OF_A_KEY} - files.keys():
+            (out / name).unlink(missing_ok=True)
     return [out / name for name in files]
+
+
+def _check(answer: Mapping[str, Any], wanted: Wanted) -> None:
+    """It holds what was asked for and nothing else, so that no name of a file is the server's choice."""
+    credentials = [(each["agent"], each["format"]) for each in answer["credentials"]]
+    if credentials != [(wanted.agent, form) for form in wanted.formats]:
+        raise ValueError("other credentials than were asked for")
+    if [each["name"] for each in answer["sealed_keys"]] != list(wanted.seals):
+        raise ValueError("other sealed keys than were asked for")
 
 
 def _files(received: Received, bundle: Mapping[str, Any], agent: str | None) -> list[tuple[str, bytes]]:
     answer = received.answer
     files = [("result.jwt", _line(answer["result"])), ("bundle.pem", authorities(bundle))]
     for credential in answer["credentials"]:
-        if credential["agent"] != agent:
-            raise ValueError("a credential for another agent")
         member = "certificate_chain" if credential["format"] == "x509-svid" else "token"
         files.append((f"{agent}.{_SUFFIXES[credential['format']]}", _line(credential[member])))
     if received.key is not None:
         files.append((f"{agent}.{received.key.suffix}", received.key.file))
     for sealed in answer["sealed_keys"]:
-        if _NAME.fullmatch(sealed["name"]) is None:
-            raise ValueError("the name of a sealed key")
         files.append((f"{sealed['name']}.seal.json", json.dumps(sealed, indent=1).encode() + b"\n"))
     return files
 
 
 def authorities(bundle: Mapping[str, Any]) -> bytes:
-    """PEM of the X.509 authorities in a SPIFFE bundle; ValueError if there is none or one is no certificate."""
+    """PEM of a SPIFFE bundle's X.509 authorities; ValueError if there is none or one is no certificate."""
     pem = b""
     for key in bundle["keys"]:
         if key.get("use") == "x509-svid":

@@ -9,38 +9,64 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
+from attestd.agent.errors import Unreachable, plain
 from attestd.agent.state import Membership, State
-from attestd.agent.transport import Server, Unreachable, hostname
+from attestd.agent.transport import Server, hostname
 from attestd.wire import Problem, b64, b64encode
 from tpm.device.device import Device
 from tpm.device.endorsement import Endorsement
+from tpm.device.keys import attestation_public
+from tpm.errors import DeviceError
 from tpm.structures.public import PublicArea
+from tpm.verify.device_id import device_identifier
 
 _PROOF_LABEL = b"attestd-activate"
+# The TPM that made the key is gone, or its seed is; the recipe makes nothing any more.
+_OUTLIVED = frozenset({"ak_changed", "recipe_damaged"})
 
 
-def enroll(device: Device, server: Server, state: State, *, ak: str = "p256") -> Membership:
+def enroll(device: Device, server: Server, state: State, *, ak: str | None = None) -> Membership:
     """Enrol, or enrol again; returns the device as the service now knows it. Refusal, Unreachable or
-    DeviceError."""
-    endorsement = device.endorsement()
-    # 1. The key is kept before anybody hears of it: an enrolment that succeeds can be used.
+    DeviceError.
+
+    `ak`: the kind of attestation key, "p256" or "rsa"; without it, the one that is there, or P-256.
+    """
     recipe = state.recipe()
-    if recipe is None:
-        recipe = device.create_ak(ak)
-        state.keep_recipe(recipe)
-    # 2. The service sees the keys and makes a secret for them.
+    try:
+        if recipe is not None and ak in (None, _kind(recipe)):
+            return _introduce(device, server, state, recipe)
+    except DeviceError as error:
+        if error.reason not in _OUTLIVED:
+            raise
+    # The key is kept before anybody hears of it: an enrolment that succeeds can be used.
+    recipe = device.create_ak(ak or "p256")
+    state.keep_recipe(recipe)
+    return _introduce(device, server, state, recipe)
+
+
+def _introduce(device: Device, server: Server, state: State, recipe: bytes) -> Membership:
+    endorsement = device.endorsement()
+    # 1. The service sees the keys and makes a secret for them.
     with device.ak(recipe) as key:
         answer = server.post("/v1/enrollments", _introduction(endorsement, key.public))
         token, id_object, encrypted = _challenge_of(answer)
-        # 3. This TPM opens it.
+        # 2. This TPM opens it.
         with device.ek(endorsement.kind) as ek:
             secret = device.activate(ek, key, id_object, encrypted)
-    # 4. The answer proves that, to this server and for this attempt alone.
+    # 3. The answer proves that, to this server and for this attempt alone.
     proof = activation_proof(secret, server.url, token)
     told = server.post("/v1/activations", {"enrollment": token, "proof": b64encode(proof)})
-    membership = Membership(server.url, _text(told, "device_id"), _text(told, "state"), endorsement.kind)
+    # 4. The service speaks of this machine.
+    identifier = device_identifier(endorsement.public.public_key())
+    if told.get("device_id") != identifier or told.get("state") not in ("active", "pending"):
+        raise Unreachable(f"the server's answer is not about this device, {identifier}; is it attestd?")
+    membership = Membership(server.url, identifier, _text(told, "state"), endorsement.kind)
     state.keep_membership(membership)
     return membership
+
+
+def _kind(recipe: bytes) -> str:
+    return "p256" if attestation_public(recipe).type == "ecc" else "rsa"
 
 
 def activation_proof(secret: bytes, server: str, enrollment: str) -> bytes:
@@ -71,7 +97,7 @@ def _challenge_of(answer: Mapping[str, Any]) -> tuple[str, bytes, bytes]:
             b64(_text(credential, "encrypted_secret"), "encrypted_secret"),
         )
     except Problem as problem:
-        raise Unreachable(f"the server's enrolment cannot be read: {problem.detail}") from None
+        raise Unreachable(f"the server's enrolment cannot be read: {plain(problem.detail)}") from None
 
 
 def _text(members: Mapping[str, Any], name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpm.errors import DeviceError
+from attestd.agent.errors import Misconfigured
 
 _RECIPE = "ak.recipe"
 _MEMBERSHIP = "enrollment.json"
@@ -43,7 +43,7 @@ class State:
         self._write(_RECIPE, recipe)
 
     def membership(self) -> Membership | None:
-        """The enrolment; None before it. DeviceError `state_damaged` for a file that is not ours."""
+        """The enrolment; None before it. Misconfigured for a file that is not ours."""
         members = self._read_json(_MEMBERSHIP)
         if members is None:
             return None
@@ -87,8 +87,8 @@ class State:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(self.directory / name, content)
 
-    def _damaged(self, name: str) -> DeviceError:
-        return DeviceError("state_damaged", f"{self.directory / name} is damaged; remove it and enrol again")
+    def _damaged(self, name: str) -> Misconfigured:
+        return Misconfigured(f"{self.directory / name} is damaged; remove it and enrol again")
 
 
 def replace_file(path: Path, content: bytes) -> None:

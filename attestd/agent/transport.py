@@ -10,66 +10,45 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from attestd.addresses import is_loopback
-from tpm.errors import DeviceError
+from attestd.addresses import url_fault
+from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 
-TIMEOUT = 30.0
-"""Seconds for each step of a request."""
+STEP_SECONDS = 30.0
+"""For connecting, and without hearing anything."""
 ANSWER_LIMIT = 4 << 20
 """Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys."""
 RETRY_LIMIT = 300
 """Seconds; whatever a server asks for, the agent comes back after this."""
 
 
-class Unreachable(Exception):
-    """The server did not answer, or not as this protocol does; trying again later may help."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal(Exception):
-    """The server said no: the members of its problem document."""
-
-    status: int
-    problem: Mapping[str, Any]
-    retry_after: int | None = None
-
-    @property
-    def code(self) -> str:
-        """The wire code, or empty for an answer of another service."""
-        code = self.problem.get("code", "")
-        return code if isinstance(code, str) else ""
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the service is, exactly as the operator wrote it: the device signs this URL into every request."""
+    """Where the service is, exactly as the operator wrote it: the device signs this URL into every request.
+
+    `ca` is the only authority trusted if given, else the system's are. `patience`: seconds for a whole
+    answer.
+    """
 
     url: str
     ca: Path | None = None
+    patience: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise DeviceError(
-                "server_url", f"{self.url} is no address of a service; write https://HOST[:PORT]"
-            )
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise DeviceError(
-                "server_url", f"{self.url} would be unencrypted; use https, http is for loopback only"
-            )
-        if self.url.endswith("/"):
-            raise DeviceError(
-                "server_url", f"{self.url} must not end with a slash; write it as the service does"
-            )
+        fault = url_fault(self.url)
+        if fault is not None:
+            raise Misconfigured(f"{self.url}: {fault}")
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer's members; Refusal for a problem, Unreachable when there is no answer of this protocol."""
+        """The answer's members; Refusal for a problem, Unreachable when there is no answer of this
+        protocol."""
         raw = json.dumps(body, separators=(",", ":")).encode()
         return self._exchange("POST", path, raw, {"Content-Type": "application/json"})
 
@@ -80,30 +59,60 @@ class Server:
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> dict[str, Any]:
-        parts = urlsplit(self.url)
-        connection = self._connection(parts.hostname or "", parts.port)
+        connection = self._connection()
         try:
-            connection.request(method, parts.path + path, body, {"Accept": "application/json", **headers})
-            answer = connection.getresponse()
-            raw = answer.read(ANSWER_LIMIT + 1)
+            connection.connect()
+            with _hung_up_after(self.patience, connection.sock):
+                prefix = urlsplit(self.url).path
+                connection.request(method, prefix + path, body, {"Accept": "application/json", **headers})
+                answer = connection.getresponse()
+                raw = answer.read(ANSWER_LIMIT + 1)
         except ssl.SSLCertVerificationError as error:
-            raise Unreachable(f"{self.url}: its certificate is not trusted: {error.verify_message}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{self.url} does not answer: {error or type(error).__name__}") from None
+            why = f"its certificate is not trusted: {error.verify_message}"
+            raise Unreachable(f"{self.url}: {why}; name its CA with --ca FILE") from None
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
+            why = plain(error) or type(error).__name__
+            raise Unreachable(f"{self.url} does not answer: {why}") from None
         finally:
             connection.close()
         return _read(self.url, answer, raw)
 
-    def _connection(self, host: str, port: int | None) -> http.client.HTTPConnection:
-        if self.url.startswith("http://"):
-            return http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    def _connection(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        host, timeout = parts.hostname or "", min(STEP_SECONDS, self.patience)
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(host, parts.port, timeout=timeout)
         try:
             context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
-        except (OSError, ssl.SSLError) as error:
-            raise DeviceError(
-                "ca_unreadable", f"{self.ca}: {error}; name a PEM file with the server's CA"
+        except (OSError, ssl.SSLError):
+            raise Misconfigured(
+                f"{self.ca} has no certificate; name a PEM file with the server's CA"
             ) from None
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+        return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
+
+
+@contextmanager
+def _hung_up_after(seconds: float, connected: socket.socket) -> Iterator[None]:
+    """However slowly the other side drips its answer, it has this long for all of it. TimeoutError."""
+    late = threading.Event()
+
+    def hang_up() -> None:
+        late.set()
+        with suppress(OSError):
+            # Past TLS: its own shutdown would wait for the other side.
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError(f"no whole answer within {seconds:g} seconds")
 
 
 def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, Any]:
@@ -120,7 +129,7 @@ def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, A
     if not isinstance(members, dict):
         raise Unreachable(f"{url} answered {answer.status} with something that is not JSON; is it attestd?")
     if answer.status >= 500:
-        raise Unreachable(f"{url} cannot serve now: {answer.status} {members.get('detail', '')}")
+        raise Unreachable(f"{url} cannot serve now: {answer.status} {plain(members.get('detail', ''))}")
     if answer.status >= 400:
         raise Refusal(answer.status, members, _retry_after(answer.headers.get("Retry-After")))
     return members

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from attestd.agent.errors import Misconfigured
 from attestd.wire import Problem, b64
 from tpm.device.connection import LoadedKey
 from tpm.device.device import Device
@@ -21,8 +22,8 @@ from tpm.structures.pcrs import PcrSelection
 def unseal(device: Device, path: Path, *, ek: str) -> bytes:
     """The secret's bytes, or PEM of a key. `ek` is the kind of endorsement key for what is wrapped to it.
 
-    DeviceError "policy_failed" when the registers are not those it was sealed to, "seal_damaged" for another
-    file.
+    DeviceError "policy_failed" when the registers are not those it was sealed to, "wrong_parent" when it was
+    sealed to another machine; Misconfigured for another file.
     """
     sealed = _read(path)
     try:
@@ -41,7 +42,9 @@ def unseal(device: Device, path: Path, *, ek: str) -> bytes:
             return device.unseal(parent, blob, selection)
     if under_ek:
         # A key file names a hierarchy's storage key; no other program finds its way below an endorsement key.
-        raise DeviceError("wrong_parent", f"{path} is a key below the EK, which no key file can name; seal it anew.")
+        raise DeviceError(
+            "wrong_parent", f"{path} is a key below the EK, which no key file can name; seal it anew."
+        )
     return encode_key_file(blob, registers=selection).encode()
 
 
@@ -55,5 +58,5 @@ def _read(path: Path) -> Mapping[str, Any]:
     return sealed
 
 
-def _damaged(path: Path) -> DeviceError:
-    return DeviceError("seal_damaged", f"{path} is no sealed key as `attestd agent attest --seal` writes it.")
+def _damaged(path: Path) -> Misconfigured:
+    return Misconfigured(f"{path} is no sealed key; name a file that `attestd agent attest --seal` wrote")

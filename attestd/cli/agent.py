@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,8 +16,9 @@ import click
 from attestd.agent.attest import Wanted, attest
 from attestd.agent.deliver import deliver
 from attestd.agent.enroll import enroll
+from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 from attestd.agent.state import Membership, State
-from attestd.agent.transport import Refusal, Server, Unreachable
+from attestd.agent.transport import Server
 from attestd.agent.unseal import unseal
 from attestd.cli import failures
 from attestd.cli.output import json_option, print_object, progress
@@ -26,6 +29,9 @@ from tpm.device.keys import attestation_public
 
 DEFAULT_STATE = Path("/var/lib/attestd-agent")
 DEFAULT_TPM = "device:/dev/tpmrm0"
+
+# Of agents and sealed keys in the protocol, and so of the files that are named after them.
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -72,14 +78,17 @@ def command() -> None:
 @_tpm_option
 @_state_option
 @click.option(
-    "--ak", type=click.Choice(["p256", "rsa"]), default="p256", show_default=True, help="Attestation key."
+    "--ak",
+    type=click.Choice(["p256", "rsa"]),
+    help="Kind of attestation key; else the one that is there, or p256.",
 )
-def enroll_command(server: str | None, ca: Path | None, tpm: str, state: Path, ak: str) -> None:
+def enroll_command(server: str | None, ca: Path | None, tpm: str, state: Path, ak: str | None) -> None:
     """Make this machine a device of the service. Harmless to do again."""
     kept = State(state)
-    where = _server(server, ca, kept.membership())
-    with progress(f"Enrolling at {where.url}"), _reported(), Device(tpm) as device:
-        membership = enroll(device, where, kept, ak=ak)
+    with _reported():
+        where = _server(server, ca, kept.membership())
+        with progress(f"Enrolling at {where.url}"), Device(tpm) as device:
+            membership = enroll(device, where, kept, ak=ak)
     click.echo(f"{membership.state} {membership.device_id}")
     if membership.state == "pending":
         click.echo(f"an operator admits it: attestd device approve {membership.device_id[:12]}", err=True)
@@ -96,24 +105,32 @@ def enroll_command(server: str | None, ca: Path | None, tpm: str, state: Path, a
 @click.option("--key", type=click.Choice(["tpm", "software"]), default="tpm", show_default=True)
 @click.option("--audience", "audiences", multiple=True, metavar="A", help="Whom a jwt-svid is for.")
 @click.option("--seal", "seals", multiple=True, metavar="NAME", help="A sealed key of the policy.")
-@click.option("--event-log", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
+@click.option(
+    "--event-log",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The firmware's log, sent where the service asks for it.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 def attest_command(
     out: Path, state: Path, tpm: str, server: str | None, ca: Path | None, **asked: Any
 ) -> None:
     """Prove how this machine booted and write what its policy grants into DIR."""
-    kept = State(state)
-    membership, recipe = _enrolled(kept)
-    wanted = _wanted(asked)
-    where = _server(server, ca, membership)
-    with progress("Attesting"), _reported(kept), Device(tpm) as device:
-        received = attest(device, where, membership, recipe=recipe, wanted=wanted)
-        bundle = where.get("/.well-known/spiffe/bundle")
-        paths = deliver(received, bundle, agent=wanted.agent, out=out)
-    kept.keep_last(_outcome("accepted", {"policy": received.answer.get("policy")}))
+    kept, wanted = State(state), _wanted(asked)
+    log = None if asked["event_log"] is None else asked["event_log"].read_bytes()
+    with _reported(kept):
+        membership, recipe = _enrolled(kept)
+        where = _server(server, ca, membership)
+        with progress("Attesting"), Device(tpm) as device:
+            received = attest(device, where, membership, recipe=recipe, wanted=wanted, event_log=log)
+            bundle = where.get("/.well-known/spiffe/bundle")
+        paths = deliver(received, bundle, wanted=wanted, out=out)
+        kept.keep_last(_outcome("accepted", received.answer))
+        if membership.state != "active":
+            kept.keep_membership(replace(membership, state="active"))
     for path in paths:
         click.echo(path)
-    click.echo(f"renew after {received.answer.get('renew_after')}", err=True)
+    click.echo(f"renew after {plain(received.answer.get('renew_after'))}", err=True)
 
 
 @command.command("status")
@@ -123,9 +140,11 @@ def attest_command(
 def status_command(state: Path, tpm: str, as_json: bool) -> None:
     """Say where this machine is enrolled and how its last attestation ended."""
     kept = State(state)
-    membership, recipe = _enrolled(kept)
-    with Device(tpm) as device:
-        properties, banks = device.properties(), device.banks()
+    with _reported():
+        membership, recipe = _enrolled(kept)
+        last = kept.last()
+        with Device(tpm) as device:
+            properties, banks = device.properties(), device.banks()
     told = {
         "server": membership.server,
         "device_id": membership.device_id,
@@ -133,7 +152,7 @@ def status_command(state: Path, tpm: str, as_json: bool) -> None:
         "ak_name": attestation_public(recipe).name.hex(),
         "tpm": {"manufacturer": properties.manufacturer, "firmware": f"{properties.firmware_version:016x}"},
         "banks": list(banks),
-        "last_attestation": kept.last(),
+        "last_attestation": last,
     }
     if as_json:
         print_object(told)
@@ -148,8 +167,8 @@ def status_command(state: Path, tpm: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def unseal_command(file: Path, tpm: str, state: Path) -> None:
     """Write the secret of FILE to standard output; of a sealed key, a key file that other programs load."""
-    membership = State(state).membership()
-    with Device(tpm) as device:
+    with _reported(), Device(tpm) as device:
+        membership = State(state).membership()
         opened = unseal(device, file, ek="p256" if membership is None else membership.ek)
     sys.stdout.buffer.write(opened)
     sys.stdout.buffer.flush()
@@ -172,13 +191,13 @@ def _server(url: str | None, ca: Path | None, membership: Membership | None) -> 
 
 
 def _wanted(asked: Mapping[str, Any]) -> Wanted:
-    wanted = Wanted(
-        asked["agent"],
-        tuple(dict.fromkeys(asked["formats"])),
-        asked["key"],
-        asked["audiences"],
-        asked["seals"],
+    formats, audiences, seals = (
+        tuple(dict.fromkeys(asked[each])) for each in ("formats", "audiences", "seals")
     )
+    wanted = Wanted(asked["agent"], formats, asked["key"], audiences, seals)
+    for name in (*seals, *([wanted.agent] if wanted.agent is not None else [])):
+        if _NAME.fullmatch(name) is None:
+            raise failures.Unusable(f"{name!r} is no name; it has letters a to z, digits and -, at most 63")
     if wanted.formats and wanted.agent is None:
         raise failures.Unusable("which agent are the credentials for? name it with --agent NAME")
     if wanted.audiences and "jwt-svid" not in wanted.formats:
@@ -192,7 +211,7 @@ def _wanted(asked: Mapping[str, Any]) -> Wanted:
 
 @contextmanager
 def _reported(kept: State | None = None) -> Iterator[None]:
-    """A refusal is the problem as JSON on stderr and status 1; no answer is status 3."""
+    """A refusal is the problem as JSON on stderr and status 1; no answer is status 3, a wrong name 2."""
     try:
         yield
     except Refusal as refusal:
@@ -202,6 +221,8 @@ def _reported(kept: State | None = None) -> Iterator[None]:
         raise SystemExit(1) from None
     except Unreachable as error:
         raise failures.Unreachable(str(error)) from None
+    except Misconfigured as error:
+        raise failures.Unusable(str(error)) from None
 
 
 def _outcome(verdict: str, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,4 +239,4 @@ def _readable(value: object) -> str:
         return ", ".join(f"{name} {_readable(member)}" for name, member in value.items())
     if isinstance(value, list):
         return ", ".join(_readable(member) for member in value)
-    return "none" if value is None else str(value)
+    return "none" if value is None else plain(value)

@@ -10,7 +10,7 @@ from attestd.round.judge import Judgement, is_stale
 from attestd.round.mint import Minted, MintedSeal
 from attestd.service import Service
 from attestd.store import attestations, audit, credentials, devices, meta, policies, sealed_keys, signing_keys
-from attestd.store.attestations import Outcome
+from attestd.store.attestations import Ended, Outcome
 from attestd.store.canonical import canonical_json
 from attestd.store.credentials import Issued
 from attestd.store.devices import Device, Mark, Posture
@@ -92,10 +92,8 @@ def issue_case(
         device = devices.find(tx, device_id)
         problem = _changed(tx, device, case, judgement, minted) or _reused(tx, device_id, minted, now=now)
         if problem is not None:
-            ended = Outcome(
-                outcome="conflict" if problem.code == "conflict" else "refused", code=problem.code
-            )
-            attestations.finish(tx, case.attestation_id, ended, now)
+            ended: Ended = "conflict" if problem.code == "conflict" else "refused"
+            attestations.finish(tx, case.attestation_id, Outcome(outcome=ended, code=problem.code), now)
             event = refusal_event(case.claim, problem, case.request_id, policy=judgement.policy.label)
             audit.append(tx, signer, event, chain=device_id, now=now)
             return problem

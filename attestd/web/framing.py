@@ -103,15 +103,15 @@ class Incoming:
         return request
 
     def _read_head(self) -> Framing:
-        if self._buffer[:2] == b"\r\n":  # RFC 9112, 2.2: one empty line before a request is ignored
+        while self._buffer[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request are ignored
             del self._buffer[:2]
         end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
-            # A bare LF will never become the end of a head; waiting for one would hold the connection.
-            hopeless = len(self._buffer) >= MAX_HEAD or self._buffer.count(b"\n") != self._buffer.count(
-                b"\r\n"
-            )
+            # Waiting for the end of a head that has a bare LF would hold the connection.
+            hopeless = _has_bare_lf(self._buffer) or len(self._buffer) >= MAX_HEAD
             return Framing.BROKEN if hopeless else Framing.MORE
+        if _has_bare_lf(self._buffer[:end]):
+            return Framing.BROKEN
         self._head_size = end + 4
         head = bytes(self._buffer[: end + 2]).lower()
         self._cap = self._cap_of(_path_of(bytes(self._buffer[:end])))
@@ -187,6 +187,10 @@ class Incoming:
             return Framing.BROKEN
         del self._buffer[size_line : place + 2]
         return Framing.WHOLE
+
+
+def _has_bare_lf(head: bytearray) -> bool:
+    return head.count(b"\n") != head.count(b"\r\n")
 
 
 def _path_of(head: bytes) -> bytes:

@@ -21,13 +21,12 @@ from attestd.web.connection import Connection, Phase, Step
 from attestd.web.exchange import KEY, Exchange
 from attestd.web.gateway import call, encode, environ_of, parse_head
 from attestd.web.log import ACCESS, SERVER
+from attestd.web.memory import Held
 from attestd.wire import Problem
 from tpm.errors import PolicyError
 
 REQUEST_SECONDS: Final = 10.0
 LINGER_SECONDS: Final = 2.0
-_SMALL: Final = 64 * 1024
-_MEMORY: Final = 256 * 1024 * 1024
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -38,8 +37,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._contexts: dict[int, ssl.SSLContext | None] = {}
         self._stamps: tuple[int, ...] = ()  # of what the contexts were made of
         self._waiting: dict[Connection, int] = {}  # what each waits for
-        self._counted: dict[Connection, int] = {}  # bytes that each holds
-        self._memory = 0
+        self._held = Held()
         self._next_sweep = 0.0
 
     # Starting, reloading, stopping
@@ -131,7 +129,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._follow(connection, step)
 
     def _follow(self, connection: Connection, step: Step) -> None:
-        self._count(connection, step)
+        size = connection.incoming.held + (len(connection.request.body) if connection.request else 0)
+        if self._held.count(connection, size) and step is Step.AWAIT_READ:
+            step = Step.GONE
         match step:
             case Step.AWAIT_READ:
                 self._wait(connection, EVENT_READ)
@@ -164,17 +164,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             connection.deadline = now + LINGER_SECONDS
             connection.finish()
 
-    def _count(self, connection: Connection, step: Step) -> None:
-        """What we hold of clients is bounded; only large bodies suffer when there is too much of it."""
-        held = connection.incoming.held + (len(connection.request.body) if connection.request else 0)
-        self._memory += held - self._counted.get(connection, 0)
-        self._counted[connection] = held
-        if self._memory > _MEMORY and held > _SMALL and step is Step.AWAIT_READ:
-            self._drop(connection)
-
     def _wait(self, connection: Connection, events: int) -> None:
         before = self._waiting.get(connection, 0)
-        if events == before or connection not in self._counted:
+        if events == before or connection not in self._held:
             return
         ready = partial(self._ready, connection)
         if not events:
@@ -188,9 +180,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._waiting[connection] = events
 
     def _drop(self, connection: Connection) -> None:
-        if connection in self._counted:
+        if connection in self._held:
             self._wait(connection, 0)
-            self._memory -= self._counted.pop(connection)
+            self._held.forget(connection)
             self.nr_conns -= 1
             connection.close()
 

@@ -5,7 +5,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.attester import Machine, jwk_of, new_key, parent_key, signing_key, unwrap
+from tests.attester import Machine, jwk_of, new_key, parent_key, signing_key
 from tests.deployment import Deployment, credential
 
 
@@ -49,7 +49,9 @@ def test_software_keys_of_both_kinds_are_bound_where_the_policy_allows_them(
 
 
 @pytest.mark.parametrize(("ek", "ak"), [("p256", "p256"), ("rsa", "rsa"), ("rsa", "p256"), ("p256", "rsa")])
-def test_every_kind_of_tpm_enrols_and_attests(deployment: Deployment, machine: Machine, ek: str, ak: str) -> None:
+def test_every_kind_of_tpm_enrols_and_attests(
+    deployment: Deployment, machine: Machine, ek: str, ak: str
+) -> None:
     other = deployment.machine(ek=ek, ak=ak)
     assert deployment.attest(other, sealed_keys=[{"name": "disk", "parent": "ek"}])["verdict"] == "accepted"
 
@@ -58,7 +60,8 @@ def test_a_machine_that_booted_otherwise_gets_nothing_and_is_told_why(
     deployment: Deployment, machine: Machine
 ) -> None:
     changed = machine.extended(7, b"\x01" * 32)
-    body = deployment.round(changed, credentials=[credential("x509-svid", key=jwk_of(new_key("p256")))]).body()
+    wanted = [credential("x509-svid", key=jwk_of(new_key("p256")))]
+    body = deployment.round(changed, credentials=wanted).body()
     answer = deployment.problem(body, 403, "posture_rejected")
     assert answer["findings"] == [
         {

@@ -133,11 +133,9 @@ def _read_sized(raw: bytes, offset: int, limit: int) -> tuple[bytes, int]:
     (size,) = _SIZE.unpack_from(raw, offset)
     if size > limit:
         raise oversized(_WHAT, size, limit)
-    start = offset + 2
-    end = start + size
-    if end > len(raw):
-        raise truncated(_WHAT, end, len(raw))
-    return raw[start:end], end
+    # A field that the bytes cut short is found by whoever reads on behind its end.
+    end = offset + 2 + size
+    return raw[offset + 2 : end], end
 
 
 def _check_end(raw: bytes, end: int) -> None:

@@ -132,7 +132,7 @@ def test_st_8_a_link_in_the_place_of_the_configuration_is_not_followed(attestd: 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--trust-domain", "Example.org"), "SPIFFE trust domain"),
+        (("--trust-domain", "Example.org"), "a trust domain is"),
         (("--trust-domain", "example.org", "--listen", "8440"), "HOST:PORT"),
         (("--trust-domain", "example.org", "--listen", "0.0.0.0:8440"), "set [tls] certificate"),
         (("--trust-domain", "example.org", "--database", "mysql:x"), "sqlite:FILE"),

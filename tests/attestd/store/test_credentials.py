@@ -83,6 +83,18 @@ def test_a_withdrawn_root_ends_what_it_vouched_for(fleet: Store) -> None:
     assert _live(fleet, TWO) == ["others"]
 
 
+def test_a_key_is_bound_elsewhere_while_another_devices_credential_for_it_lives(fleet: Store) -> None:
+    bound = lambda key, device_id, now=NOW: fleet.read(  # noqa: E731
+        lambda tx: credentials.bound_elsewhere(tx, key, device_id, now=now)
+    )
+    assert bound("thumb", TWO)
+    assert not bound("thumb", ONE)
+    assert not bound("other", TWO)
+    assert not bound("thumb", TWO, NOW + 600_000)
+    fleet.write(lambda tx: credentials.end_for_device(tx, ONE, reason="banned", now=NOW))
+    assert not bound("thumb", TWO)
+
+
 def test_a_credential_is_live_until_the_moment_it_expires(fleet: Store) -> None:
     assert _live(fleet) == ["before-reset", "last-boot", "this-boot"]
     assert _live(fleet, now=NOW - 1) == ["before-reset", "expired", "last-boot", "this-boot"]

@@ -1,8 +1,9 @@
 """Do the tables come once, in order, on both engines?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from threading import Barrier
 
 import pytest
 
@@ -14,6 +15,7 @@ from attestd.store.sqlite import SqliteEngine
 from attestd.store.store import Store
 from tests.attestd.store.records import NOW, issued
 
+REPLICAS = 6
 NEWEST = MIGRATIONS[-1][0]
 ADDED = {"key_jwk", "resident"}
 """What the second version added to credentials."""
@@ -65,10 +67,21 @@ def test_migrating_again_changes_nothing(store: Store) -> None:
     assert store.read(lambda tx: meta.get(tx, "colour")) == "blue"
 
 
-def test_replicas_that_start_at_once_migrate_once(database: str) -> None:
-    stores = [Store.open(database) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(Store.migrate, stores)) == [NEWEST] * 4
+def test_replicas_that_start_at_once_migrate_once(databases: Callable[[], str]) -> None:
+    for _ in range(8):
+        _start_together(databases())
+
+
+def _start_together(database: str) -> None:
+    stores = [Store.open(database) for _ in range(REPLICAS)]
+    together = Barrier(REPLICAS)
+
+    def start(store: Store) -> int:
+        together.wait()
+        return store.migrate()
+
+    with ThreadPoolExecutor(REPLICAS) as pool:
+        assert list(pool.map(start, stores)) == [NEWEST] * REPLICAS
     for store in stores:
         store.close()
 

@@ -155,9 +155,16 @@ def test_who_expects_100_continue_is_told_once_and_only_where_a_body_follows() -
     assert not incoming.expects_continue()
 
 
-@given(st.binary(max_size=40), st.binary(max_size=40), st.integers(1, 200))
-def test_any_bytes_are_judged_the_same_in_any_pieces(head: bytes, tail: bytes, step: int) -> None:
-    data = b"POST /a HTTP/1.1\r\n" + head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + tail
+@given(
+    st.sampled_from([b"", b"\r\n", b"\r\n\r\n", b"\r", b"\n"]),
+    st.binary(max_size=40),
+    st.binary(max_size=40),
+    st.integers(1, 200),
+)
+def test_any_bytes_are_judged_the_same_in_any_pieces(
+    first: bytes, head: bytes, tail: bytes, step: int
+) -> None:
+    data = first + b"POST /a HTTP/1.1\r\n" + head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + tail
     whole, pieces = cut([data]), cut([data[i : i + step] for i in range(0, len(data), step)])
     assert whole == pieces
 
