@@ -14,7 +14,7 @@ class Spend(NamedTuple):
 
 
 MARGIN_MS = 10 * 60 * 1000
-"""How long a spent proof is remembered beyond its own time: longer than a clock that goes back is believed."""
+"""How long a spent proof is remembered beyond its own time: longer than a clock may go back."""
 
 
 def spend(kind: str, issuer: str, jti: str, *, until: int) -> Spend:

@@ -5,8 +5,8 @@ else. The key is the one that a live credential of the agent is bound to; none i
 """
 
 import json
-from typing import Final
 from collections.abc import Collection
+from typing import Final
 
 from attestd.issue.jwk import BoundKey, read_jwk
 from attestd.oauth import jose

@@ -40,6 +40,11 @@ class ProvenCredential:
     spends: tuple[Spend, ...] = ()
     proven_dpop: bool = False
 
+    def fits(self, issued: Issued) -> bool:
+        """Whether that is what was issued under this credential's name."""
+        found = (issued.format, issued.spiffe_id, issued.key_thumbprint)
+        return found == (self.format, self.client_id, self.thumbprint)
+
 
 def recognise(service: Service, proven: ProvenCredential, *, now: int) -> Client:
     """The client behind the credential. OAuthError `invalid_client` when the credential is not (any more) as
@@ -48,13 +53,7 @@ def recognise(service: Service, proven: ProvenCredential, *, now: int) -> Client
     def find(tx: Transaction) -> Client:
         # 1. We issued it, as this kind, to this client, for this key.
         issued = credentials.get(tx, proven.credential_id)
-        known = (
-            issued is not None
-            and issued.format == proven.format
-            and issued.spiffe_id == proven.client_id
-            and issued.key_thumbprint == proven.thumbprint
-        )
-        if issued is None or not known:
+        if issued is None or not proven.fits(issued):
             raise refusal("credential_unknown", "The credential is none that was issued here.")
         # 2. It was not ended.
         if not issued.is_live(now):
