@@ -17,6 +17,10 @@ class Misconfigured(Exception):
     """What the operator named or kept cannot be used: an address, a CA, a file."""
 
 
+class NotEnrolled(Misconfigured):
+    """This machine is no device of any service yet."""
+
+
 class Refusal(Exception):
     """The server said no: the members of its problem document or of its OAuth error, when to come back, in
     seconds, if it said so, and the nonce for the next proof, if it gave one."""

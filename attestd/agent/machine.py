@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 from attestd.agent.attest import Received, Wanted, attest
-from attestd.agent.errors import Misconfigured
 from attestd.agent.keys import public_jwk
-from attestd.agent.state import Membership, State
+from attestd.agent.state import State
 from attestd.agent.transport import Server
 from tpm.device.device import Device
 from tpm.device.keys import KeyBlob
@@ -54,10 +55,17 @@ class Machine:
     server: Server
     event_log: bytes | None = None
 
+    @classmethod
+    def enrolled(cls, tcti: str, directory: Path, *, ca: Path | None = None) -> Self:
+        """The machine as it enrolled: `directory` is where `attestd agent enroll` keeps its state, `ca` the
+        only authority trusted if given. NotEnrolled, or Misconfigured for a damaged state."""
+        state = State(directory)
+        membership, _ = state.enrolment()
+        return cls(tcti, state, Server(membership.server, ca))
+
     def attest(self, wanted: Wanted) -> Received:
-        """One accepted attestation; errors as for `attestd.agent.attest.attest`, and Misconfigured for a
-        machine that never enrolled."""
-        membership, recipe = enrolment(self.state)
+        """One accepted attestation; errors as for `attestd.agent.attest.attest`, and NotEnrolled."""
+        membership, recipe = self.state.enrolment()
         with opened(self.tcti) as device:
             return attest(
                 device, self.server, membership, recipe=recipe, wanted=wanted, event_log=self.event_log
@@ -68,13 +76,3 @@ class Machine:
         if received.key is None or received.key.blob is None:
             raise ValueError("the credential is not bound to a key of this TPM")
         return ResidentKey(self.tcti, received.key.blob)
-
-
-def enrolment(state: State) -> tuple[Membership, bytes]:
-    """Where the machine is enrolled, and its attestation key's recipe; Misconfigured before that."""
-    membership, recipe = state.membership(), state.recipe()
-    if membership is None or recipe is None:
-        raise Misconfigured(
-            f"{state.directory} has no enrolment; run `attestd agent enroll --server URL` first"
-        )
-    return membership, recipe

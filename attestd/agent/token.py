@@ -41,12 +41,13 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class ClientAttestation:
     """What says that this agent runs on an attested machine, and the key that it is for. Until `expires_at`
-    (milliseconds)."""
+    (milliseconds); `policy` is what the machine was accepted by, as the service tells it."""
 
     text: str = field(repr=False)
     client_id: str
     key: ProofKey
     expires_at: int
+    policy: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +135,8 @@ def _read_attestation(received: Received, key: ResidentKey, agent: str) -> Clien
         if (credential["agent"], credential["format"]) != (agent, _FORMAT):
             raise ValueError("another credential")
         expires_at = parse_rfc3339(credential["expires_at"])
-        return ClientAttestation(
-            _header_text(credential["token"]), _header_text(credential["spiffe_id"]), key, expires_at
-        )
+        text, client_id = _header_text(credential["token"]), _header_text(credential["spiffe_id"])
+        return ClientAttestation(text, client_id, key, expires_at, received.answer.get("policy"))
     except (LookupError, TypeError, ValueError, AttributeError):
         raise Unreachable("the server's answer cannot be read; is it attestd, in this version?") from None
 
