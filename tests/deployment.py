@@ -3,7 +3,7 @@ door."""
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,23 @@ class Deployment:
     refused: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def create(cls, directory: Path, *, settings: Mapping[str, str] | None = None) -> "Deployment":
-        """`settings` replace lines of the configuration: key → TOML value, the key as the file has it."""
+    def create(
+        cls,
+        directory: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        prepare: Callable[[Path], None] | None = None,
+    ) -> "Deployment":
+        """`settings` replace lines of the configuration: key → TOML value, the key as the file has it. `options`
+        are those of `attestd init`; `prepare` changes the directory before anything reads it."""
         maker = TestMaker.create()
-        run("init", str(directory), "--trust-domain", "example.org")
+        run("init", str(directory), "--trust-domain", "example.org", *options)
         configure(directory, {"auto_admit": "true", "unproven_per_second": "0", "device_per_minute": "0"})
         configure(directory, dict(settings or {}))
         (directory / "ek-roots" / "maker.pem").write_bytes(maker.pem)
+        if prepare is not None:
+            prepare(directory)
         service = build_service(load_config(directory / "attestd.toml", {}))
         return cls(directory, maker, service, build_web(service).test_client())
 
