@@ -375,7 +375,7 @@ def test_users_of_an_issuer_that_the_grant_does_not_name_are_refused(own: World)
     assert own.exchange(agent, own.login.token()).status == 200
 
 
-# --- token exchange: one of our own tokens goes on -----------------------------------------------------------
+# --- token exchange: one of our own tokens goes on ----------------------------------------
 
 
 def test_a_token_is_passed_on_and_the_chain_grows(world: World) -> None:
