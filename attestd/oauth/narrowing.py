@@ -167,10 +167,9 @@ def read_actors(claim: object, *, issuer: str | None, most: int) -> tuple[Actor,
     while claim is not None:
         if not isinstance(claim, dict) or not _text(claim.get("sub")) or len(actors) >= most:
             raise OAuthError("invalid_request", "the act claim is no chain of actors", cause="act_claim")
-        named = claim.get("iss", issuer)
-        if named is not None and not _text(named):
+        if "iss" in claim and not _text(claim["iss"]):
             raise OAuthError("invalid_request", "the act claim is no chain of actors", cause="act_claim")
-        actors.append(Actor(claim["sub"], named))
+        actors.append(Actor(claim["sub"], claim.get("iss", issuer)))
         claim = claim.get("act")
     return tuple(actors)
 
