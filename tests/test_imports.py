@@ -49,6 +49,7 @@ VERBS = (
     "attestd.attest",
 )
 """The service's steps in the order in which they may know each other: each imports only those before it."""
+DEVICES_COMMANDS = ("attestd.cli.agent", "attestd.cli.agent_options", "attestd.cli.agent_token")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # tpm: errors <- structures <- verify; structures <- seal; everything <- device
@@ -94,7 +95,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     # agent beside web: the device's side, without the service's parts
     "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
-    "attestd.cli.agent": (*GROUND, "attestd.config", "attestd.agent", "attestd.cli", "tpm.device"),
+    # each auth object beside the one library that it is for
+    "attestd.agent.auth": (*GROUND, "attestd.agent"),
+    "attestd.agent.auth.requests": ("attestd.agent.auth",),
+    "attestd.agent.auth.httpx": ("attestd.agent.auth",),
+    "attestd.agent.auth.httpx2": ("attestd.agent.auth",),
+    **dict.fromkeys(
+        DEVICES_COMMANDS,
+        (*GROUND, "attestd.config", "attestd.agent", "attestd.cli", "tpm.device", *DEVICES_COMMANDS),
+    ),
 }
 
 FROM_OTHERS: dict[str, set[str]] = {
@@ -117,7 +126,12 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.app": {"cryptography", "flask", "gunicorn"},
     "attestd.cli": {"click", "cryptography", "gunicorn", "tomlkit"},
     "attestd.agent": {"cryptography"},
+    "attestd.agent.auth.requests": {"requests"},
+    "attestd.agent.auth.httpx": {"anyio", "httpx"},
+    "attestd.agent.auth.httpx2": {"anyio", "httpx2"},
     "attestd.cli.agent": {"click", "cryptography"},
+    "attestd.cli.agent_options": {"click"},
+    "attestd.cli.agent_token": {"click"},
 }
 """Packages that are not ours, by place; `sqlite3` is listed though it is in the standard library."""
 
@@ -260,6 +274,11 @@ def test_an_import_along_the_map_is_accepted(module: str, source: str) -> None:
     ("start", "foreign"),
     [
         ("attestd.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg", "jwt"}),
+        ("attestd.agent.auth.session", {"requests", "httpx", "httpx2", "anyio"}),
+        ("attestd.agent.auth.requests", {"httpx", "httpx2", "anyio"}),
+        ("attestd.agent.auth.httpx", {"requests", "httpx2"}),
+        ("attestd.agent.auth.httpx2", {"requests", "httpx"}),
+        ("attestd.cli.agent", {"requests", "httpx", "httpx2", "anyio"}),
         ("attestd.cli.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg"}),
         ("attestd.cli.main", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "cryptography"}),
         ("attestd.app", {"tpm2_pytss"}),
