@@ -178,7 +178,7 @@ def test_a_refused_posture_ends_what_was_issued_before(deployment: Deployment) -
     agent = new_agent(deployment, prepared(deployment), "x509-svid")
     client = accepted(agent, by_certificate(agent))
     bad = agent.machine.extended(7, bytes(32)).later()
-    deployment.problem(deployment.round(bad).body(), 403, "posture_rejected")
+    deployment.problem(deployment.round(bad).body(), 403, "posture_rejected", ends=1)
     assert live(agent, client) in ("credential_ended", "posture_lost")
     refused(agent, by_certificate(agent), "invalid_client", "credential_ended", status=401)
 

@@ -236,7 +236,8 @@ def test_a_banned_device_gets_no_token_until_it_is_let_in_again_and_attests(own:
 def test_a_refused_posture_ends_what_the_agent_may_ask_for(own: World) -> None:
     agent = own.agent()
     changed = own.machine.later().extended(7, b"\x01" * 32)
-    own.deployment.problem(own.deployment.round(changed).body(), 403, "posture_rejected")
+    ends = own.deployment.live(own.machine)
+    own.deployment.problem(own.deployment.round(changed).body(), 403, "posture_rejected", ends=ends)
     assert own.ask(agent, resource=TOOLS).error == (401, "invalid_client")
 
 
