@@ -93,6 +93,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "tpm.swtpm",
         "tpm.swtpm_ca",
     ),
+    # for those who are called: alone, so that it may be copied into any application
+    "attestd.resource": (),
+    "attestd.resource.flask_guard": ("attestd.resource",),
     # agent beside web: the device's side, without the service's parts
     "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
     # each auth object beside the one library that it is for
@@ -122,6 +125,8 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.round": {"cryptography"},
     "attestd.enroll": {"cryptography"},
     "attestd.oauth": {"cryptography", "jwt"},
+    "attestd.resource": {"cryptography", "jwt"},
+    "attestd.resource.flask_guard": {"flask"},
     "attestd.web": {"cryptography", "flask", "gunicorn", "prometheus_client", "pydantic", "werkzeug"},
     "attestd.app": {"cryptography", "flask", "gunicorn"},
     "attestd.cli": {"click", "cryptography", "gunicorn", "tomlkit"},
@@ -282,6 +287,9 @@ def test_an_import_along_the_map_is_accepted(module: str, source: str) -> None:
         ("attestd.cli.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg"}),
         ("attestd.cli.main", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "cryptography"}),
         ("attestd.app", {"tpm2_pytss"}),
+        ("attestd.resource", {"tpm", "tpm2_pytss", "gunicorn", "pydantic", "sqlite3", "starlette", "mcp"}),
+        ("attestd.resource.guard", {"flask", "werkzeug"}),
+        ("attestd.resource.asgi", {"flask", "werkzeug"}),
         ("tpm.verify", {"tpm2_pytss", "flask", "jwt", "pydantic"}),
         ("tpm.seal", {"tpm2_pytss", "flask", "jwt", "pydantic"}),
     ],

@@ -69,7 +69,7 @@ WITS: list[tuple[str, dict[str, Any], str]] = [
     ("jti_unknown", {"jti": "never issued"}, "credential_unknown"),
     ("cnf_missing", {"cnf": GONE}, "wit_cnf"),
     ("cnf_without_jwk", {"cnf": {"jkt": "a"}}, "wit_cnf"),
-    ("cnf_two_keys", {"cnf": {"jwk": {}, "kid": "a"}}, "wit_cnf"),
+    ("cnf_two_keys", {"cnf": {"jwk": jwk_of(new_key("p256")), "kid": "a"}}, "wit_cnf"),
     ("cnf_symmetric", {"cnf": {"jwk": {"kty": "oct", "k": "AAAA", "alg": "HS256"}}}, "wit_cnf"),
     ("cnf_none", {"cnf": {"jwk": {**public(new_key("p256")), "alg": "none"}}}, "wit_cnf"),
 ]

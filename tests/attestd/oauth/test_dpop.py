@@ -309,8 +309,27 @@ def test_ipv6_hosts_and_empty_paths_have_one_spelling() -> None:
     assert uri.normalise("http://[::1]:80") == "http://[::1]/"
     assert uri.same("https://a.example", "https://A.example:443/")
     assert not uri.same("http://[::1]:8440/a", "http://[::2]:8440/a")
-    with pytest.raises(TokenError):
-        uri.normalise("https://a.example/é")
+    assert uri.normalise("https://a.example/../../a/b/..") == "https://a.example/a/"
+    assert uri.normalise("https://a.example/a/.") == "https://a.example/a/"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://a.example/é",
+        "https://a.example/a b",
+        "https://a.example\\@b.example/",
+        "https://a.example/\\b",
+        "ftp://a.example/",
+        "a.example/",
+        "https://a.example:port/",
+        "https://user:password@a.example/",
+    ],
+)
+def test_oa_2_what_could_be_read_in_two_ways_is_no_url(text: str) -> None:
+    with pytest.raises(TokenError) as refusal:
+        uri.normalise(text)
+    assert refusal.value.reason == "uri"
 
 
 # --- replay -----------------------------------------------------------------------------------------------

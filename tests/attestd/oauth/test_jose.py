@@ -205,8 +205,32 @@ def test_every_algorithm_of_an_issuer_is_verified_as_another_library_signs_it(al
     token = jwt.encode(CLAIMS, key, algorithm=alg, headers={"typ": TYP})
     read = jose.read(token, typ={TYP}, algs=jose.ISSUER_ALGS)
     assert jose.verify(read, key.public_key(), alg=alg).members == CLAIMS
+    assert signature_reason(token, _another(key), alg=alg) == "bad_signature"
     other = alg[:2] + {"256": "384", "384": "512", "512": "256"}[alg[2:]]
     assert signature_reason(token, key, alg=other) == "alg"
+
+
+def _another(key: Any) -> Any:
+    if isinstance(key, rsa.RSAPrivateKey):
+        return rsa.generate_private_key(65537, 2048)
+    return ec.generate_private_key(key.curve)
+
+
+def test_mt_7_a_key_on_another_curve_of_the_same_size_is_no_key_of_the_algorithm() -> None:
+    foreign = ec.generate_private_key(ec.SECP256K1())
+    assert signature_reason(compact(foreign, HEADER, CLAIMS), foreign) == "bad_signature"
+
+
+def test_mt_7_a_signature_value_has_one_width() -> None:
+    """A zero more in front of s leaves both numbers as they were."""
+    head, body, _ = _PARTS
+    raw = jose.read(_GOOD, typ={TYP}).signature
+    assert signature_reason(f"{head}.{body}.{b64url(raw[:32] + bytes(1) + raw[32:])}", KEY) == "bad_signature"
+
+
+def test_mt_7_an_algorithm_that_is_no_text_is_none_of_any_collection() -> None:
+    token = compact(KEY, {**HEADER, "alg": ["ES256"]}, CLAIMS)
+    assert reason(token, algs=frozenset({"ES256"})) == reason(token, algs=["ES256"]) == "alg"
 
 
 # --- the published vector ---------------------------------------------------------------------------------
@@ -280,6 +304,15 @@ def test_mt_8_the_sole_audience_is_this_one_and_nobody_else(value: Any, good: bo
     with pytest.raises(TokenError) as refusal:
         claims.require_sole_audience("https://a")
     assert refusal.value.reason == "aud"
+
+
+@pytest.mark.parametrize("value", [None, 7, "", [], [""], [7], ["https://a", None], {"https://a": 1}])
+def test_mt_8_an_audience_is_text_or_texts(value: Any) -> None:
+    with pytest.raises(TokenError) as refusal:
+        Claims({"aud": value}).audience()
+    assert refusal.value.reason == "aud"
+    assert Claims({"aud": ["https://a", "https://b"]}).audience() == ("https://a", "https://b")
+    assert Claims({"aud": "https://a"}).audience() == ("https://a",)
 
 
 TIMES: list[tuple[dict[str, Any], str | None]] = [

@@ -132,6 +132,15 @@ def test_nothing_new_outlives_the_posture_or_the_credential(
     assert posture.is_live(service, device, issued, now=NOW)
 
 
+def test_a_posture_without_a_time_is_old(agent: Agent, client: Client) -> None:
+    device = replace(client.device, posture_at=None)
+    service = agent.deployment.service
+    for max_age in (None, HOUR):
+        with pytest.raises(OAuthError) as refusal:
+            posture.live_posture(service, device, client.credential, now=now_ms(), max_age=max_age)
+        assert refusal.value.cause == "posture_old"
+
+
 # --- with a real service ----------------------------------------------------------------------------------
 
 
@@ -201,6 +210,14 @@ def test_a_credential_that_nobody_issued_is_none(deployment: Deployment) -> None
             lambda tx: posture.live_posture_in(service, tx, "unknown", now=now_ms(), max_age=None)
         )
     assert (refusal.value.error, refusal.value.cause) == ("invalid_client", "credential_ended")
+
+
+def test_a_credential_of_a_device_that_was_forgotten_opens_nothing(deployment: Deployment) -> None:
+    agent = new_agent(deployment, prepared(deployment), "wit-svid")
+    deployment.service.store.write(
+        lambda tx: tx.execute("DELETE FROM devices WHERE device_id = ?", (agent.machine.device_id,))
+    )
+    refused(agent, by_assertion(agent), "invalid_client", "device_unknown", status=401)
 
 
 # --- the policy is the registration -----------------------------------------------------------------------
