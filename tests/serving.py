@@ -82,7 +82,8 @@ class Serving:
         files = [directory / f"policy-{number}.toml" for number in range(len(policies))]
         for path, text in zip(files, policies, strict=True):
             path.write_text(text)
-        self.operate("policy", "apply", *map(str, files))
+        if files:
+            self.operate("policy", "apply", *map(str, files))
 
     def operate(self, *arguments: str, status: int = 0) -> Result:
         """`attestd NOUN VERB …` of the operator; fails the test when it ends otherwise."""

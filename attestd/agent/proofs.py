@@ -6,7 +6,7 @@ Token (draft-ietf-wimse-wpt, section 2). Each is for one method or one address, 
 
 import hashlib
 import json
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from secrets import token_bytes
 from typing import Any, Protocol
@@ -72,6 +72,13 @@ def workload_proof(
     if others:
         claims["oth"] = {name: token_hash(value.strip(" \t")) for name, value in others.items()}
     return _signed(key, {"typ": "wpt+jwt", "alg": "ES256"}, claims)
+
+
+def nonce_of(proof: str) -> str | None:
+    """The nonce in a proof of ours."""
+    part = proof.split(".")[1]
+    nonce = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("nonce")
+    return None if nonce is None else str(nonce)
 
 
 def target(url: str) -> str:

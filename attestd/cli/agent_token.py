@@ -12,6 +12,7 @@ from attestd.agent.machine import Machine
 from attestd.agent.proofs import target
 from attestd.agent.state import State
 from attestd.agent.token import AccessToken, Asked, attest_client, request_token
+from attestd.agent.transport import good_nonce
 from attestd.cli import failures
 from attestd.cli.agent_options import (
     check_name,
@@ -51,6 +52,7 @@ TOKEN_LIMIT = 16 * 1024
     metavar="METHOD URL",
     help="Print also the two headers of one request with it, for a shell.",
 )
+@click.option("--nonce", metavar="N", help="What the resource gave as DPoP-Nonce, for --proof.")
 def token_command(
     state: Path, tpm: str, server: str | None, ca: Path | None, proof: tuple[str, str] | None, **given: Any
 ) -> None:
@@ -72,7 +74,7 @@ def token_command(
             kept.keep_membership(replace(membership, state="active"))
     with reported():
         token = request_token(machine.server, attestation, asked, now=now_ms())
-        headers = {} if proof is None else token.headers(*proof, now=now_ms())
+        headers = {} if proof is None else token.headers(*proof, now=now_ms(), nonce=given["nonce"])
     _print(token, headers)
 
 
@@ -90,6 +92,8 @@ def _asked(given: dict[str, Any], kept: State, proof: tuple[str, str] | None) ->
     check_name(agent)
     if proof is not None:
         _check_proof(*proof)
+    if given["nonce"] is not None and (proof is None or good_nonce(given["nonce"]) is None):
+        raise failures.Unusable("--nonce is the value of a header DPoP-Nonce, and belongs to --proof")
     scopes = tuple(dict.fromkeys(word for scope in given["scopes"] for word in scope.split()))
     subject = None if given["subject"] is None else _read_token(given["subject"])
     return Asked(agent, given["audience"], scopes, subject)

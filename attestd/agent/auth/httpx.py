@@ -40,7 +40,7 @@ class AgentAuth(httpx.Auth):
         return self._session.again(
             request.method,
             str(request.url),
-            sent=request.headers.get("Authorization", ""),
+            sent=request.headers,
             answered=(str(response.url), response.status_code),
             told=response.headers,
         )

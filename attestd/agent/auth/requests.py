@@ -3,6 +3,7 @@
 `requests.get(url, auth=AgentAuth(session))`.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ class AgentAuth(AuthBase):
         again = self._session.again(
             asked.method or "",
             proven,
-            sent=str(asked.headers.get("Authorization", "")),
+            sent=_plain(asked.headers),
             answered=(response.url, response.status_code),
             told=response.headers,
         )
@@ -50,3 +51,8 @@ class AgentAuth(AuthBase):
         second.history.append(response)
         second.request = prepared
         return second
+
+
+def _plain(headers: Mapping[str, str | bytes]) -> dict[str, str]:
+    """Ours are text; the library allows bytes."""
+    return {name: value for name, value in headers.items() if isinstance(value, str)}

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from attestd.addresses import is_loopback
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable
 from attestd.agent.machine import Machine
+from attestd.agent.proofs import nonce_of
 from attestd.agent.token import AccessToken, Asked, ClientAttestation, attest_client, request_token
 from attestd.agent.transport import good_nonce
 from attestd.clock import now_ms
@@ -61,22 +62,30 @@ class AgentSession:
         return self.token().headers(method, url, now=self._clock(), nonce=self._nonces.get(origin))
 
     def again(
-        self, method: str, url: str, *, sent: str, answered: tuple[str, int], told: Mapping[str, str]
+        self,
+        method: str,
+        url: str,
+        *,
+        sent: Mapping[str, str],
+        answered: tuple[str, int],
+        told: Mapping[str, str],
     ) -> Headers | None:
         """What the same request should be sent with once more, or None. `url` is the address for which it was
-        proven, `sent` the value of `Authorization` that it had; `answered` the address and status of the
-        answer, `told` its headers, by names of any case."""
-        if answered[0] != url:
+        proven, `sent` the headers that it had; `answered` the address and status of the answer, `told` its
+        headers. Names of headers are of any case."""
+        sent, told = _by_lower_name(sent), _by_lower_name(told)
+        if answered[0] != url or not {"authorization", "dpop"} <= sent.keys():
             # It is from the end of a redirect: the proof was not for there, and the token not for whoever
             # that is.
             return None
-        lower = {name.lower(): value for name, value in told.items()}
-        fresh = self._note_nonce(_origin(url), lower.get("dpop-nonce"))
-        found = _SCHEME.search(lower.get("www-authenticate", "")) if answered[1] == 401 else None
+        nonce = good_nonce(told.get("dpop-nonce"))
+        if nonce is not None:
+            self._note_nonce(_origin(url), nonce)
+        found = _SCHEME.search(told.get("www-authenticate", "")) if answered[1] == 401 else None
         match found[1].lower() if found else None:
-            case "use_dpop_nonce" if fresh:
+            case "use_dpop_nonce" if nonce not in (None, nonce_of(sent["dpop"])):
                 return self.headers(method, url)
-            case "invalid_token" if self._drop(sent):
+            case "invalid_token" if self._drop(sent["authorization"]):
                 return self.headers(method, url)
         return None
 
@@ -129,17 +138,17 @@ class AgentSession:
             self._token = self._attestation = None
             return True
 
-    def _note_nonce(self, origin: str, nonce: str | None) -> bool:
-        """Is this one that the proof did not have?"""
-        if (good := good_nonce(nonce)) is None:
-            return False
+    def _note_nonce(self, origin: str, nonce: str) -> None:
+        """For the next proof, of whichever thread."""
         with self._nonces_change:
-            changed = self._nonces.get(origin) != good
-            self._nonces[origin] = good
+            self._nonces[origin] = nonce
             self._nonces.move_to_end(origin)
             while len(self._nonces) > ORIGINS:
                 self._nonces.popitem(last=False)
-        return changed
+
+
+def _by_lower_name(headers: Mapping[str, str]) -> Headers:
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _renewal(token: AccessToken) -> float:
