@@ -65,13 +65,14 @@ def check_proof(
     except TokenError as error:
         raise _refused(error) from None
     # 12. By the key that the credential or the token is bound to.
-    if expected_jkt is not None and not hmac.compare_digest(key.thumbprint, expected_jkt):
+    jkt = key.thumbprint
+    if expected_jkt is not None and not hmac.compare_digest(jkt, expected_jkt):
         detail = "The DPoP proof is not by the key that the client's credential is bound to."
         raise OAuthError("invalid_dpop_proof", detail, cause="dpop_other_key")
     # 10. The nonce is ours and fresh. Last, because its answer invites another try.
     _check_nonce(claims, challenges, now=request.now)
     until = issued_at + WINDOW_SECONDS * 1000
-    return Proof(key.thumbprint, key, jti, spend("dpop", key.thumbprint, jti, until=until))
+    return Proof(jkt, key, jti, spend("dpop", jkt, jti, until=until))
 
 
 def read_header_key(jwk: Mapping[str, object], alg: str) -> BoundKey:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from attestd.oauth.answer import Answer
 from attestd.oauth.claims import Claims
-from attestd.oauth.descent import live_line, read_own
+from attestd.oauth.descent import stands
 from attestd.oauth.errors import OAuthError, TokenError
 from attestd.oauth.record import spend_all
 from attestd.oauth.request import Request
@@ -32,9 +32,7 @@ def introspect(server: AuthorizationServer, request: Request) -> Answer:
     # 3. Whether it, everyone who passed it on, and the caller itself still are what they were.
     def look(tx: Transaction) -> bool:
         check_credential(service, tx, caller, now=request.now)
-        if claims is None:
-            return False
-        return bool(live_line(service, tx, claims.token_id(), now=request.now))
+        return claims is not None and stands(service, tx, claims.token_id(), now=request.now)
 
     def spend_and_look(tx: Transaction) -> bool | OAuthError:
         return spend_all(tx, caller.spends, now=request.now) or look(tx)
@@ -49,7 +47,7 @@ def introspect(server: AuthorizationServer, request: Request) -> Answer:
 
 def _claims(server: AuthorizationServer, caller: Caller, token: str, *, now: int) -> Claims | None:
     try:
-        claims = read_own(server.service, token, now=now)
+        claims = server.tokens.read(server.service, token, now=now)
         return claims if caller.resource.audience in claims.audience() else None
     except TokenError:
         return None

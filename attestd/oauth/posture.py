@@ -26,6 +26,23 @@ _TOLD = {
 _NO_CLIENT = frozenset({"credential_ended", "device_unknown", "device_pending", "device_banned"})
 
 
+class Appraised(Protocol):
+    """A device as its latest verdict left it: a `devices.Device`, or the part of it that decides."""
+
+    @property
+    def device_id(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def posture(self) -> str | None: ...
+    @property
+    def root_sha256(self) -> str | None: ...
+    @property
+    def reset_count(self) -> int | None: ...
+    @property
+    def restart_count(self) -> int | None: ...
+
+
 class RestsOnPosture(Protocol):
     """What was issued for one boot of one device: a credential, or a token."""
 
@@ -42,7 +59,7 @@ class RestsOnPosture(Protocol):
     def is_live(self, now: int) -> bool: ...
 
 
-def fault(service: Service, device: Device | None, issued: RestsOnPosture, *, now: int) -> str | None:
+def fault(service: Service, device: Appraised | None, issued: RestsOnPosture, *, now: int) -> str | None:
     """The audit word for why `issued` is dead; None while it is live.
 
     The posture's age is not asked: what was issued ends by itself, before its posture is too old.
@@ -98,7 +115,7 @@ def live_posture_in(
     return live_posture(service, device, credential, now=now, max_age=max_age)
 
 
-def is_live(service: Service, device: Device | None, issued: RestsOnPosture, *, now: int) -> bool:
+def is_live(service: Service, device: Appraised | None, issued: RestsOnPosture, *, now: int) -> bool:
     """For introspection, of every device in a chain."""
     return fault(service, device, issued, now=now) is None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from attestd.oauth.account import client_event, granted_event, mark_recorded
 from attestd.oauth.client.registration import registration
-from attestd.oauth.descent import live_line
+from attestd.oauth.descent import stands
 from attestd.oauth.draft import Draft
 from attestd.oauth.errors import OAuthError
 from attestd.oauth.posture import live_posture
@@ -78,7 +78,7 @@ def _changed(service: Service, tx: Transaction, draft: Draft, *, kid: str) -> OA
         return _meanwhile("policy_changed")
     if not signing_keys.note_expiry(tx, kid, token.expires_at):
         return _meanwhile("key_changed")
-    stand = all(live_line(service, tx, parent, now=now) for parent in token.parents)
+    stand = all(stands(service, tx, parent, now=now) for parent in token.parents)
     if not stand or not tokens.insert(tx, token):
         detail = "The subject token was ended meanwhile."
         return OAuthError("invalid_request", detail, cause="subject_inactive")

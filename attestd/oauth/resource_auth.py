@@ -20,7 +20,7 @@ from attestd.oauth.posture import fault
 from attestd.oauth.replay import Spend, spend
 from attestd.oauth.request import Request
 from attestd.service import Service
-from attestd.store import credentials, devices
+from attestd.store import standing
 from attestd.store.engine import Transaction
 
 _TYP: Final = (None, "jwt", "client-authentication+jwt")
@@ -104,13 +104,15 @@ def check_credential(service: Service, tx: Transaction, caller: Caller, *, now: 
     proven = caller.credential
     if proven is None:
         return
-    issued = credentials.get(tx, proven.credential_id)
-    if issued is None or (issued.format, issued.spiffe_id, issued.key_thumbprint) != (
-        proven.format,
-        proven.client_id,
-        proven.thumbprint,
-    ):
+    issued = standing.of_credential(
+        tx,
+        proven.credential_id,
+        credential_format=proven.format,
+        spiffe_id=proven.client_id,
+        thumbprint=proven.thumbprint or "",
+    )
+    if issued is None:
         raise refusal("credential_unknown", "The credential is none that was issued here.")
-    word = fault(service, devices.find(tx, issued.device_id), issued, now=now)
+    word = fault(service, issued.machine, issued, now=now)
     if word is not None:
         raise refusal(word, "The resource's credential has ended.")

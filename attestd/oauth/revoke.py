@@ -7,7 +7,6 @@ from attestd.oauth.account import client_event, mark_recorded
 from attestd.oauth.answer import Answer
 from attestd.oauth.client.choose import authenticate
 from attestd.oauth.client.client import Client
-from attestd.oauth.descent import read_own
 from attestd.oauth.errors import OAuthError, TokenError
 from attestd.oauth.record import spend_all
 from attestd.oauth.request import Request
@@ -44,7 +43,7 @@ def _token_id(server: AuthorizationServer, token: str, *, now: int) -> str | Non
     """None for what is no living token of ours. `token_type_hint` helps nobody: there is one kind of
     token."""
     try:
-        return read_own(server.service, token, now=now).token_id()
+        return server.tokens.read(server.service, token, now=now).token_id()
     except TokenError:
         return None
 

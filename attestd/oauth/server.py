@@ -1,8 +1,9 @@
 """What does every endpoint of the authorization server need, beyond the service?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
+from attestd.oauth.descent import OwnTokens
 from attestd.oauth.resource_auth import Resources
 from attestd.oauth.subject_issuer import SubjectIssuers
 from attestd.service import Service
@@ -15,6 +16,7 @@ class AuthorizationServer:
     service: Service
     issuers: SubjectIssuers
     resources: Resources
+    tokens: OwnTokens = field(default_factory=OwnTokens)
 
     @classmethod
     def open(cls, service: Service) -> Self:

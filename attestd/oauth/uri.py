@@ -6,6 +6,7 @@ slash or dot, the case of the path.
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from attestd.oauth.errors import TokenError
@@ -16,6 +17,7 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _SHAPE = re.compile(r"[!-~]{1,2048}")
 
 
+@lru_cache(256)  # the same few endpoints, over and over
 def normalise(uri: str) -> str:
     """The one spelling of an absolute http or https URI; TokenError `uri` when it is none."""
     if _SHAPE.fullmatch(uri) is None or "\\" in uri:

@@ -28,16 +28,20 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 @dataclass(frozen=True, slots=True)
 class ByKey:
     """`client_id` of the `[[resource]]` at the issuer; `key_file` is the PEM of the private key whose public
-    half is in its `jwks`. `endpoint` is needed only where it is not the issuer's `/oauth/introspect`."""
+    half is in its `jwks`."""
 
     client_id: str
     key_file: Path
-    endpoint: str | None = None
     key: PrivateKey = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Reads the key: OSError or ValueError for a file that holds none."""
         object.__setattr__(self, "key", _load_key(self.key_file))
+
+    @property
+    def endpoint(self) -> str | None:
+        """It asks where the issuer's other endpoints are."""
+        return None
 
     def context(self, ca_file: Path | None) -> ssl.SSLContext:
         return tls_context(ca_file)

@@ -66,6 +66,8 @@ class Guard:
     """At least 32 random bytes, the same in every process: proofs then need a nonce of ours."""
     replays: Replays = field(default_factory=MemoryReplays)
     """Several processes share a `DirectoryReplays`."""
+    reached_at: str | None = None
+    """Where the issuer is reached from here, if not at its own URL: an address inside, a proxy."""
     ca_file: Path | None = None
     """Who vouches for the issuer's TLS certificate, where it is not one of the system's authorities."""
     timeout: float = 2.0
@@ -79,7 +81,9 @@ class Guard:
     _described: Described = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        base, prove = require_safe(self.issuer, what="the issuer").rstrip("/"), self.introspection
+        prove = self.introspection
+        require_safe(self.issuer, what="the issuer")
+        base = (self.reached_at or self.issuer).rstrip("/")
         jwks = Peer(base + JWKS_PATH, seconds=self.timeout, context=lambda: tls_context(self.ca_file))
         asked = Peer(
             prove.endpoint or base + PATH, seconds=self.timeout, context=lambda: prove.context(self.ca_file)

@@ -44,18 +44,19 @@ def authenticate(service: Service, request: Request) -> Client:
         claims = _verify_attestation(service, token or "", now=request.now)
         client_id, credential_id = claims.text("sub"), claims.token_id()
         key = confirmed_key(claims)
+        jkt = key.thumbprint
     check_client_id(request, client_id)
     # 2. The key is here, now (sections 7.2 and 7.3). With both headers the rules of the PoP apply, and the
     #    DPoP proof is handled like any other.
     combined = POP_HEADER not in request.headers
-    proof = _combined_proof(service, request, key) if combined else _pop(service, request, key, client_id)
+    proof = _combined_proof(service, request, jkt) if combined else _pop(service, request, key, client_id)
     proven = ProvenCredential(
         method=METHOD_DPOP if combined else METHOD,
         credential_id=credential_id,
         format="client-attestation",
         client_id=client_id,
-        thumbprint=key.thumbprint,
-        confirmation=Confirmation("jkt", key.thumbprint),
+        thumbprint=jkt,
+        confirmation=Confirmation("jkt", jkt),
         spends=(proof,),
         proven_dpop=combined,
     )
@@ -85,12 +86,12 @@ def _verify_attestation(service: Service, token: str, *, now: int) -> Claims:
     return claims
 
 
-def _combined_proof(service: Service, request: Request, key: BoundKey) -> Spend:
+def _combined_proof(service: Service, request: Request, jkt: str) -> Spend:
     """The DPoP proof, by the key of the attestation and with the challenge as its nonce (section 6.2)."""
     if dpop.HEADER not in request.headers:
         raise refusal("attestation_pop_missing", "A client attestation comes with a proof by its key.")
     try:
-        proof = dpop.check_proof(request, challenges=service.challenges, expected_jkt=key.thumbprint)
+        proof = dpop.check_proof(request, challenges=service.challenges, expected_jkt=jkt)
     except OAuthError as error:
         if error.error != "use_dpop_nonce":
             raise

@@ -12,7 +12,7 @@ from typing import Any
 
 from attestd.oauth.client import choose
 from attestd.oauth.client.client import Client
-from attestd.oauth.descent import depth_of, live_line, read_own
+from attestd.oauth.descent import depth_of, live_line
 from attestd.oauth.errors import OAuthError, TokenError
 from attestd.oauth.grants.actor_token import check_actor_token
 from attestd.oauth.grants.asked import Asked
@@ -87,7 +87,7 @@ def _for_own(
 ) -> Asked:
     """Whoever one of our own access tokens is about, in every link of its chain still live."""
     service, now = server.service, request.now
-    claims = read_own(service, token, now=now)
+    claims = server.tokens.read(service, token, now=now)
 
     def look(tx: Transaction) -> tuple[Token, int] | None:
         line = live_line(service, tx, claims.token_id(), now=now)

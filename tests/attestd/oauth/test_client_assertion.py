@@ -164,6 +164,30 @@ def test_a_key_of_any_live_credential_of_the_client_counts_and_its_wit_is_taken_
     assert accepted(lone, by_assertion(lone)).credential.format == "x509-svid"
 
 
+@pytest.mark.parametrize("forms", [("wit-svid", "wit-svid"), ("x509-svid", "client-attestation")])
+def test_of_several_credentials_for_one_key_the_one_that_ends_last_is_taken(
+    forms: tuple[str, str], shared_deployment: Deployment, shared_machine: Machine
+) -> None:
+    key = new_key("p256")
+    wanted = [credential(form, "planner", key=jwk_of(key)) for form in forms]
+    shared_deployment.attest(shared_machine, credentials=wanted)
+    made = Agent(shared_deployment, shared_machine, "planner", key, "")
+    store = shared_deployment.service.store
+    bound = store.read(lambda tx: credentials.list_bound(tx, made.client_id, now_ms()))
+    for issued in [each for each in bound if each.key_thumbprint == thumbprint(key)]:
+        lengthen(made, issued.credential_id, 1000)
+        assert accepted(made, by_assertion(made)).credential.credential_id == issued.credential_id
+        lengthen(made, issued.credential_id, -1000)
+
+
+def lengthen(agent: Agent, credential_id: str, ms: int) -> None:
+    agent.deployment.service.store.write(
+        lambda tx: tx.execute(
+            "UPDATE credentials SET expires_at = expires_at + ? WHERE credential_id = ?", (ms, credential_id)
+        )
+    )
+
+
 def test_only_so_many_keys_are_tried_but_one_named_by_its_thumbprint_is_found(deployment: Deployment) -> None:
     machine = prepared(deployment)
     first = new_agent(deployment, machine, "wit-svid")

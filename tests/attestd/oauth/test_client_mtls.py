@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from attestd.clock import now_ms
 from attestd.issue.authority import create_authority, key_usage
+from attestd.oauth.client import mtls
+from attestd.oauth.errors import OAuthError
 from attestd.store import signing_keys
 from tests.attestd.oauth.agents import (
     Agent,
@@ -139,6 +142,8 @@ PARTS: list[tuple[str, Callable[[Agent], dict[str, Any]], str]] = [
     ("unknown_critical", lambda a: {"more": x509.PolicyConstraints(0, None)}, "svid_critical"),
     ("unknown_serial", lambda a: {"serial": 12345}, "credential_unknown"),
     ("another_key", lambda a: {"key": new_key("p256")}, "credential_unknown"),
+    ("ed25519_key", lambda a: {"key": ed25519.Ed25519PrivateKey.generate()}, "svid_bad_key"),
+    ("key_on_another_curve", lambda a: {"key": ec.generate_private_key(ec.SECP256K1())}, "svid_bad_key"),
     ("signed_by_itself", lambda a: {"signer": a.key}, "svid_issuer"),
     ("another_issuers_name", lambda a: {"issuer": x509.Name([])}, "svid_issuer"),
 ]
@@ -195,6 +200,12 @@ def test_a_ca_of_the_same_trust_domain_that_is_not_ours_is_not_believed(agent: A
     assert ours.authority is not None
     assert forged.subject == ours.authority.name
     refused(agent, ask(agent, leaf(agent, signer=key)), "invalid_client", "svid_issuer")
+
+
+def test_without_a_certificate_nobody_is_authenticated(agent: Agent) -> None:
+    with pytest.raises(OAuthError) as refusal:
+        mtls.authenticate(agent.deployment.service, by_certificate(agent, certificate=None))
+    assert (refusal.value.error, refusal.value.cause) == ("invalid_client", "certificate_missing")
 
 
 def test_the_request_names_its_client(agent: Agent) -> None:
