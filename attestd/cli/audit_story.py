@@ -42,6 +42,8 @@ def _headline(step: Step) -> str:
             return f"access token {step.get('token_id')}"
         case "revoked":
             return f"ended {step.get('revoked')} by its client, and what was made of it"
+        case "admin":
+            return f"{_machine(step)}: {step.get('verb')} by {step.get('by')}"
         case event:
             return f"{event}: {_decision(step)}"
 
@@ -56,8 +58,6 @@ def _lines(step: Step) -> Iterator[tuple[str, str]]:
         case "token" if step["decision"] == "accepted":
             yield from _call(step)
             yield from _life(step)
-        case "admin":
-            yield "what", f"{step.get('verb')} by {step.get('by')}"
     if step["request_id"] is not None:
         yield "request", step["request_id"]
 

@@ -7,6 +7,7 @@ device has proven (it stands on the device's own chain) explains anything else.
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from attestd.store import credentials, devices, policies, tokens
@@ -24,6 +25,8 @@ MOST = 10_000
 _ID = re.compile(r"[A-Za-z0-9._~:-]{1,256}")
 _NAMES = {"attest": ("attestation_id",), "issue": ("credential_id",), "token": ("token_id", "revoked")}
 """By event, the members of its details that say what the record is about."""
+
+_ADMITS = ("device approve", "device unban")
 
 Place = tuple[str, int]
 
@@ -53,7 +56,7 @@ def trace(tx: Transaction, wanted: str) -> tuple[Step, ...]:
 
 def _causes(tx: Transaction, record: Record) -> Iterator[Record]:
     """What had to happen before: for a token its parents, the credential and the posture; for those the
-    attestation; for that the machine's enrolment. And what ended the credential, and so all of it."""
+    attestation; for that the machine's enrolment and admission. And what ended the credential, and so all of it."""
     details, device = record["details"], record["device_id"]
     if not _is_proven(record):
         return
@@ -68,6 +71,7 @@ def _causes(tx: Transaction, record: Record) -> Iterator[Record]:
             yield from _ending(tx, record)
         case "attest":
             yield from _activation(tx, record)
+            yield from _admission(tx, record)
 
 
 def _effects(tx: Transaction, record: Record) -> Iterator[Record]:
@@ -96,6 +100,18 @@ def _activation(tx: Transaction, record: Record) -> Iterator[Record]:
     ).fetchone()
     if row is not None:
         yield json.loads(row["record"])
+
+
+def _admission(tx: Transaction, record: Record) -> Iterator[Record]:
+    """The last time before that an operator let the machine in; none where the policy of admission did."""
+    rows = tx.execute(
+        """SELECT record FROM audit_records
+        WHERE chain = ? AND event = 'admin' AND decision = 'accepted' AND sequence < ?
+        ORDER BY sequence DESC""",
+        (record["chain"], record["sequence"]),
+    ).fetchall()
+    found = (json.loads(row["record"]) for row in rows)
+    yield from islice((each for each in found if each["details"].get("verb") in _ADMITS), 1)
 
 
 def _ending(tx: Transaction, record: Record) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -99,3 +100,14 @@ def _await(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
         else:
             return
     raise Disappointed(f"the service did not start: {log.read_text(errors='replace').strip()[-500:]}")
+
+
+def await_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """Until somebody listens there."""
+    end = time.monotonic() + _PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise Disappointed(f"nothing listens on {port}: {log.read_text(errors='replace').strip()[-500:]}")

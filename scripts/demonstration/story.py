@@ -1,4 +1,4 @@
-"""What happens, in which order? One service, one policy, two machines."""
+"""What happens, in which order? One service, one policy, two machines, one user."""
 
 import json
 import socket
@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from scripts.demonstration import measured_boot
 from scripts.demonstration.claims import Disappointed, claim
 from scripts.demonstration.credentials import received
+from scripts.demonstration.delegation import GRANT, Places, act, introduce, look_back, lose, tool
 from scripts.demonstration.display import WIDTH, Display
 from scripts.demonstration.ledger import Ledger, call, ledger
+from scripts.demonstration.login import login
 from scripts.demonstration.measured_boot import Event
 from scripts.demonstration.people import Person
 from tpm.swtpm import SoftwareTpm
@@ -39,7 +41,7 @@ formats = ["x509-svid", "wit-svid", "jwt-svid"]
 ttl = "10m"
 key = "any"                                    # "tpm" would demand keys that never leave the TPM
 audiences = ["{audience}"]
-
+{assistant}
 [[seal]]
 name = "disk"
 kind = "secret-{secret}"
@@ -49,11 +51,12 @@ pcrs = [0, 7]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where it happens: the directory that is removed afterwards, and the service's address."""
+    """Where it happens: the directory that is removed afterwards, the service's address, and the others'."""
 
     display: Display
     work: Path
     url: str
+    places: Places
 
     def person(self, name: str, **environment: str) -> Person:
         home = self.work / name
@@ -64,7 +67,7 @@ class Scene:
 def tell(display: Display, work: Path) -> tuple[str, str]:
     """The whole story; two lines of what it showed. Disappointed when something was otherwise."""
     with ExitStack() as stack:
-        scene = Scene(display, work, f"http://127.0.0.1:{_free_port()}")
+        scene = _scene(display, work)
         tpms = tuple(stack.enter_context(SoftwareTpm()) for _ in range(2))
         _switch_on(display, tpms)
         machines = [
@@ -77,15 +80,16 @@ def tell(display: Display, work: Path) -> tuple[str, str]:
             _enrol(scene, operator, machine)
         good, bad = machines
         _receive(scene, good)
-        tool = ledger(
+        service = ledger(
             work, bundle=good.home / "credentials" / "bundle.pem", callers=f"spiffe://{DOMAIN}/telemetry/"
         )
-        _use(good, stack.enter_context(tool))
+        _use(good, stack.enter_context(service))
         _be_refused(operator, bad)
+        _delegate(scene, operator, good, tpms[0], stack)
         left = [tpm.pid for tpm in tpms]
     claim(not any(Path(f"/proc/{pid}").exists() for pid in left), "no software TPM should be left running")
     return (
-        f"{good.name} booted what is good: three credentials, its sealed key opened, the ledger let it in.",
+        f"{good.name} booted what is good: credentials, its sealed key, calls for alice, while it lasted.",
         f"{bad.name} booted something else: refused, told which register and why, left with nothing.",
     )
 
@@ -114,7 +118,12 @@ def _measure(
 def _set_up(scene: Scene, operator: Person, tpm: SoftwareTpm, stack: ExitStack) -> None:
     values = measured_boot.reference_values()
     registers = (f'{pcr:<2} = ["sha256:{values[pcr]}"]  # {what}' for pcr, what in DECIDING.items())
-    policy = _POLICY.format(registers="\n".join(registers), audience=AUDIENCE, secret=SECRET_BYTES)
+    policy = _POLICY.format(
+        registers="\n".join(registers),
+        audience=AUDIENCE,
+        secret=SECRET_BYTES,
+        assistant=GRANT.format(login=scene.places.login, tool=scene.places.tool),
+    )
     (operator.home / "gateway.toml").write_text(policy)
     (operator.home / "tpm-maker.pem").write_bytes(tpm.ek_root.public_bytes(Encoding.PEM))
     with operator.display.stage(
@@ -125,6 +134,7 @@ def _set_up(scene: Scene, operator: Person, tpm: SoftwareTpm, stack: ExitStack) 
         for line in policy.splitlines():
             operator.display.say(f"│ {line}".rstrip(), "dim")
         operator.runs("policy", "apply", "gateway.toml")
+        introduce(operator, scene.places)
         stack.enter_context(operator.serves(scene.url))
 
 
@@ -211,7 +221,18 @@ def _digests(finding: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "found", f"sha256:{finding['found']}"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _delegate(scene: Scene, operator: Person, machine: Person, device: SoftwareTpm, stack: ExitStack) -> None:
+    provider = stack.enter_context(login(scene.places.login))
+    stack.enter_context(tool(operator, scene.places, scene.url))
+    session, token_id = act(machine, device, scene.places, provider)
+    look_back(operator, token_id)
+    lose(machine, device, scene.places, session)
+
+
+def _scene(display: Display, work: Path) -> Scene:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        service, users, tools = (f"http://127.0.0.1:{probe.getsockname()[1]}" for probe in probes)
+    return Scene(display, work, service, Places(users, f"{tools}/mcp"))
