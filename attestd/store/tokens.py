@@ -6,7 +6,7 @@ device's posture, the credential of its client) is not looked at here.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from attestd.store.canonical import canonical_json
@@ -71,7 +71,7 @@ def insert(tx: Transaction, token: Token) -> bool:
     """
     if not all(live_line(tx, parent, now=token.issued_at) for parent in token.parents):
         return False
-    row = asdict(token)
+    row = {name: getattr(token, name) for name in Token.__slots__}
     insert_row(tx, "tokens", row | {name: canonical_json(row[name]) for name in _LISTS})
     for parent in token.parents:
         insert_row(tx, "token_parents", {"token_id": token.token_id, "parent_id": parent})
