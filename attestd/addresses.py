@@ -6,14 +6,9 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")  # SPIFFE-ID, section 2.1
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PORT = re.compile(r"[0-9]{1,5}")
 _URL = re.compile(r"https?://[a-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
-
-
-def valid_trust_domain(name: str) -> bool:
-    return _TRUST_DOMAIN.fullmatch(name) is not None
 
 
 def is_loopback(host: str) -> bool:
@@ -54,17 +49,43 @@ def split_listen(listen: str) -> tuple[str, int]:
 
 def url_fault(url: str) -> str | None:
     """What keeps this from being our address, which devices compare character by character, or None."""
+    fault = _fault(url, example="https://attest.example.org")
+    if fault is None and url.endswith("/"):
+        return "it must not end with a slash"
+    return fault
+
+
+def issuer_fault(url: str) -> str | None:
+    """What keeps this from being the issuer of an OpenID Provider, compared character by character, or None.
+
+    Whether anybody answers there is not asked.
+    """
+    return _fault(url, example="https://login.example.org")
+
+
+def _fault(url: str, *, example: str) -> str | None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         return "that is not a URL"
     if parts.scheme.lower() not in ("http", "https") or not host:
-        return 'it must be absolute, like "https://attest.example.org"'
+        return f'it must be absolute, like "{example}"'
     if not _URL.fullmatch(url):
         return "write scheme and host in lower case, without user, query or fragment"
-    if url.endswith("/"):
-        return "it must not end with a slash"
     if parts.scheme == "http" and not is_loopback(host):
         return "http is for loopback only; use https"
     return None
+
+
+def is_private(host: str) -> bool:
+    """Does this name or address lead to this machine or into a private network, as far as it says itself?
+
+    Names other than localhost are not resolved: who connects must look at the address that it gets.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return is_loopback(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return not (mapped or address).is_global

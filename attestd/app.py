@@ -1,6 +1,7 @@
 """How do the parts of the service come together? The one place that wires."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 
 from attestd import attest, enroll
@@ -12,13 +13,19 @@ from attestd.issue.ear import Verifier
 from attestd.issue.keys import KeyRing
 from attestd.limits import RateLimits
 from attestd.nonce import Nonces, Sealer
+from attestd.oauth.account import record_refusal
+from attestd.oauth.endpoints import ENDPOINTS, Endpoint
+from attestd.oauth.metadata import Metadata
+from attestd.oauth.server import AuthorizationServer
 from attestd.protocol import ActivationBody, AttestationBody, ChallengeBody, EnrollmentBody
 from attestd.service import Service
 from attestd.store import meta, signing_keys
 from attestd.store.audit_counter import CountedRefusals
 from attestd.store.store import Store
 from attestd.trust import TrustStore
-from attestd.web.routes import Verb
+from attestd.web.application import Web, create_web
+from attestd.web.metrics import Metrics
+from attestd.web.routes import Form, Verb
 
 VERBS: Sequence[Verb] = (
     Verb(
@@ -70,7 +77,7 @@ def build_service(config: Config) -> Service:
     trust = TrustStore(config.admission.ek_roots)
     refuse_exposed_emulators(config, trust.anchors(now_ms()).certificates)
     sealing = keyring.nonce_keys
-    return Service(
+    service = Service(
         config=config,
         store=store,
         keyring=keyring,
@@ -78,7 +85,30 @@ def build_service(config: Config) -> Service:
         limits=RateLimits(config.limits.unproven_per_second, config.limits.device_per_minute),
         nonces=Nonces(Sealer.derive(sealing, label=b"nonce", epoch=epoch), b"attest"),
         enrollments=Sealer.derive(sealing, label=b"enrollment", epoch=epoch),
+        challenges=Sealer.derive(sealing, label=b"challenge", epoch=epoch),
         verifier=Verifier(config.external_url, "attestd", f"attestd {version('attestd-tpm')}"),
         discovery=Discovery(config.external_url),
         refusals=CountedRefusals(config.limits.audit_unproven),
+    )
+    # Key files of others that cannot be used stop the start too, before a socket is bound.
+    AuthorizationServer.open(service)
+    return service
+
+
+def build_web(service: Service, metrics: Metrics | None = None) -> Web:
+    """The application of this service: its verbs, and the endpoints of the authorization server."""
+    server = AuthorizationServer.open(service)
+    forms = tuple(_form(server, endpoint) for endpoint in ENDPOINTS)
+    documents = Metadata(server).documents()
+    return create_web(service, (*VERBS, *forms), published=documents, metrics=metrics)
+
+
+def _form(server: AuthorizationServer, endpoint: Endpoint) -> Form:
+    return Form(
+        endpoint.path,
+        partial(endpoint.call, server),
+        partial(record_refusal, server.service, event=endpoint.event),
+        endpoint.authentication,
+        endpoint.summary,
+        endpoint.form,
     )

@@ -13,10 +13,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
-from attestd.addresses import is_loopback, is_wildcard, join, split_listen, url_fault, valid_trust_domain
+from attestd.addresses import is_loopback, join, split_listen
+from attestd.counterparts import Resource, SubjectIssuer, read_resources, read_subject_issuers
 from attestd.denied import read_denied_firmware, read_denied_manufacturers
+from attestd.listening import Tls, read_external_url, read_listen, read_tls
+from attestd.spiffe import validate_trust_domain
 from attestd.tables import Table
 from tpm.errors import PolicyError
 
@@ -26,10 +29,8 @@ LOCAL_FILE = Path("attestd.toml")
 _DEVICE_ID = re.compile(r"[0-9a-f]{64}")
 _MIB = 1 << 20
 
-_SECTIONS = ("admission", "tls", "limits")
+_SECTIONS = ("admission", "tls", "limits", "subject_issuer", "resource")
 _KNOWN = ("trust_domain", "listen", "external_url", "database", "keys", "workers", *_SECTIONS)
-_LATER = ("subject_issuer", "resource")  # names that a later version will know
-_LATER_TLS = ("mtls_listen",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,6 @@ class Admission:
     pending_age: int
     denied_manufacturers: frozenset[str]
     denied_firmware: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How the listener is protected: its own certificate and key, or a proxy in front that has them."""
-
-    certificate: Path | None
-    key: Path | None
-    behind_proxy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +75,8 @@ class Config:
     admission: Admission
     tls: Tls
     limits: Limits
+    subject_issuers: tuple[SubjectIssuer, ...]
+    resources: tuple[Resource, ...]
 
     @property
     def listen(self) -> str:
@@ -92,7 +86,18 @@ class Config:
     @property
     def exposed(self) -> bool:
         """Can anything but this machine reach the service?"""
-        return not is_loopback(self.host) or self.tls.behind_proxy
+        mtls = self.tls.mtls_listen
+        hosts = [self.host] if mtls is None else [self.host, split_listen(mtls)[0]]
+        return self.tls.behind_proxy or not all(is_loopback(host) for host in hosts)
+
+    @property
+    def mtls_url(self) -> str | None:
+        """Our address on the listener that demands a certificate: host and path of `external_url`, another
+        port."""
+        if self.tls.mtls_listen is None:
+            return None
+        parts = urlsplit(self.external_url)
+        return f"https://{join(str(parts.hostname), split_listen(self.tls.mtls_listen)[1])}{parts.path}"
 
     def unsafe_modes(self) -> tuple[str, ...]:
         """The switches in use that weaken who becomes a device; shown by /healthz and `attestd check`."""
@@ -129,21 +134,24 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     found = find_config(path, environ)
     top = _open(found)
     folder = found.absolute().parent
-    tls = _read_tls(top, folder)
-    host, port = _read_listen(top, tls)
+    tls = read_tls(top, folder)
+    host, port = read_listen(top, tls)
+    external_url = read_external_url(top, host, port, tls)
     database = _read_database(top, folder)
     return Config(
         path=found.absolute(),
         trust_domain=_read_trust_domain(top),
         host=host,
         port=port,
-        external_url=_read_external_url(top, host, port, tls),
+        external_url=external_url,
         database=database,
         keys=folder / top.text("keys", "keys"),
         workers=_read_workers(top, database),
         admission=_read_admission(top, folder),
         tls=tls,
         limits=_read_limits(top),
+        subject_issuers=read_subject_issuers(top, folder, external_url=external_url),
+        resources=read_resources(top, folder),
     )
 
 
@@ -152,9 +160,7 @@ def _open(path: Path) -> Table:
         values = tomllib.loads(_read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise PolicyError("config_syntax", f"{path}: not TOML: {error}") from None
-    top = Table({k: v for k, v in values.items() if k not in _LATER}, source=str(path), known=_KNOWN)
-    _refuse_later(top, values, _LATER)
-    return top
+    return Table(values, source=str(path), known=_KNOWN)
 
 
 def _read_text(path: Path) -> str:
@@ -169,71 +175,17 @@ def _read_text(path: Path) -> str:
         raise PolicyError("config_syntax", f"{path}: not UTF-8 text; save it as UTF-8") from None
 
 
-def _refuse_later(table: Table, values: Mapping[str, Any], later: tuple[str, ...]) -> None:
-    for key in later:
-        if key in values:
-            raise table.refusal(key, "config_unsupported", "is not supported by this version; remove it")
-
-
-def _keys_of(section: type[Admission | Tls | Limits]) -> tuple[str, ...]:
+def _keys_of(section: type[Admission | Limits]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(section))
 
 
 def _read_trust_domain(top: Table) -> str:
     name = top.text("trust_domain")
-    if not valid_trust_domain(name):
-        raise top.refusal(
-            "trust_domain",
-            "config_value",
-            f'is "{name}"; a SPIFFE trust domain has only a-z, 0-9, ".", "-" and "_"',
-        )
-    return name
-
-
-def _read_tls(top: Table, folder: Path) -> Tls:
-    values = top.raw("tls", {})
-    tls = top.table("tls", (*_keys_of(Tls), *_LATER_TLS))
-    _refuse_later(tls, values, _LATER_TLS)
-    certificate, key = tls.optional_text("certificate"), tls.optional_text("key")
-    if (certificate is None) != (key is None):
-        missing = "key" if key is None else "certificate"
-        raise tls.refusal(missing, "config_missing_key", "is missing; certificate and key come together")
-    return Tls(
-        certificate=None if certificate is None else folder / certificate,
-        key=None if key is None else folder / key,
-        behind_proxy=tls.flag("behind_proxy", False),
-    )
-
-
-def _read_listen(top: Table, tls: Tls) -> tuple[str, int]:
-    written = top.text("listen", "127.0.0.1:8440")
     try:
-        host, port = split_listen(written)
+        validate_trust_domain(name)
     except ValueError as error:
-        raise top.refusal("listen", "config_value", f'is "{written}"; it {error}') from None
-    if not is_loopback(host) and tls.certificate is None and not tls.behind_proxy:
-        raise top.refusal(
-            "listen",
-            "config_exposed",
-            f"is {written}, which others can reach unencrypted; set [tls] certificate and key, "
-            "or behind_proxy = true, or listen on 127.0.0.1",
-        )
-    return host, port
-
-
-def _read_external_url(top: Table, host: str, port: int, tls: Tls) -> str:
-    if not top.has("external_url") and (tls.behind_proxy or is_wildcard(host)):
-        raise top.refusal(
-            "external_url",
-            "config_missing_key",
-            'is missing; say how devices reach the service, like "https://attest.example.org"',
-        )
-    scheme = "https" if tls.certificate else "http"
-    url = top.text("external_url", f"{scheme}://{join(host, port).lower()}")
-    fault = url_fault(url)
-    if fault:
-        raise top.refusal("external_url", "config_value", f'is "{url}"; {fault}')
-    return url
+        raise top.refusal("trust_domain", "config_value", f'is "{name}"; {error}') from None
+    return name
 
 
 def _read_database(top: Table, folder: Path) -> str:

@@ -171,13 +171,23 @@ def read(model: type[Model], members: Mapping[str, Any], *, at: str = "") -> Mod
     try:
         return model.model_validate(members)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    pointer = at
-    for part in first["loc"]:
+        # The branches of a union stand side by side; of thousands of faults the first few are enough.
+        faults = error.errors(include_url=False, include_context=False, include_input=False)[:8]
+    pointers = [_pointer(at, fault["loc"]) for fault in faults]
+    first = pointers[0]
+    # The branch that got furthest is what was meant.
+    within = [place for place, pointer in enumerate(pointers) if f"{pointer}/".startswith(f"{first}/")]
+    chosen = max(within, key=lambda place: pointers[place].count("/"))
+    pointer, fault = pointers[chosen], faults[chosen]
+    code = "noncanonical" if fault["type"] == "noncanonical" else "malformed"
+    raise Problem(code, f"{pointer or 'The body'}: {fault['msg']}.", pointer=pointer, cause=fault["type"])
+
+
+def _pointer(at: str, location: tuple[int | str, ...]) -> str:
+    for part in location:
         if not _is_union_branch(part):
-            pointer = join(pointer, part)
-    code = "noncanonical" if first["type"] == "noncanonical" else "malformed"
-    raise Problem(code, f"{pointer or 'The body'}: {first['msg']}.", pointer=pointer, cause=first["type"])
+            at = join(at, part)
+    return at
 
 
 def _is_union_branch(part: object) -> bool:

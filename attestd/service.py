@@ -43,7 +43,8 @@ class PolicyCache:
         self._active: ActivePolicies | None = None
 
     def active(self, tx: Transaction) -> ActivePolicies:
-        """As of this transaction. PolicyError if a stored document cannot be read, which stops every verdict."""
+        """As of this transaction. PolicyError if a stored document cannot be read, which stops every verdict.
+        """
         generation = meta.policy_generation(tx)
         known = self._active
         if known is not None and known.generation == generation:
@@ -69,6 +70,8 @@ class Service:
     limits: RateLimits
     nonces: Nonces
     enrollments: Sealer
+    challenges: Sealer
+    """Nonces of DPoP and challenges of client attestations."""
     verifier: Verifier
     discovery: Discovery
     refusals: CountedRefusals
@@ -80,7 +83,8 @@ class Service:
         return audit_signer(self.keyring.at(now))
 
     def trusts(self, root_sha256: str, *, now: int) -> bool:
-        """Is this root (hex SHA-256) still in the trust store? Problem `unavailable` while nobody can tell."""
+        """Is this root (hex SHA-256) still in the trust store? Problem `unavailable` while nobody can tell.
+        """
         try:
             anchors = self.trust.anchors(now)
         except PolicyError as error:

@@ -47,7 +47,7 @@ class Table:
 
     def refusal(self, key: str, reason: str, what: str) -> PolicyError:
         """The error for this key, in one line that begins with where it stands."""
-        place = f"[{self.name}] {key}" if self.name else key
+        place = f"{_heading(self.name)} {key}" if self.name else key
         return PolicyError(reason, f"{self.source}: {place} {what}")
 
     def has(self, key: str) -> bool:
@@ -102,6 +102,15 @@ class Table:
         values = self._typed(key, dict, {})
         return Table(values, source=self.source, name=f"{self.name}.{key}" if self.name else key, known=known)
 
+    def tables(self, key: str, known: Iterable[str]) -> tuple[Table, ...]:
+        """The tables of [[key]], in their order; a missing key is none. Each says which one it is."""
+        found = []
+        for number, values in enumerate(self._typed(key, list, []), start=1):
+            if not isinstance(values, dict):
+                raise self.refusal(key, "config_type", f"holds {_named(values)}; write tables, [[{key}]]")
+            found.append(Table(values, source=self.source, name=f"[{key}] {number}", known=known))
+        return tuple(found)
+
     def _typed(self, key: str, kind: type, default: Any) -> Any:
         value = self._values.get(key, default)
         if value is None:
@@ -109,6 +118,12 @@ class Table:
         if type(value) is not kind:  # isinstance would take true for an integer
             raise self.refusal(key, "config_type", f"is {_named(value)}; it must be {_TYPE_NAMES[kind]}")
         return value
+
+
+def _heading(name: str) -> str:
+    """`[limits]`, or `[[resource]] 2` for the second of several tables."""
+    inner, bracket, number = name.rpartition("]")
+    return f"[{inner}]]{number}" if bracket else f"[{name}]"
 
 
 def _named(value: object) -> str:

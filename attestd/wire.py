@@ -52,7 +52,8 @@ class Problem(Exception):
 
     `cause` is the finer word for the audit log and never leaves the service. `pointer` is a JSON pointer
     (RFC 6901) into the request. `retry_after` is in seconds. `recorded` says that whoever raised it has
-    written its audit record already; `device_id` is set only where the device is proven.
+    written its audit record already; `device_id` is set only where the device is proven, `claimed` names the
+    device that an unproven request is about, and `evidence_sha256` what it brought.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Problem(Exception):
         self.retry_after = retry_after
         self.recorded = False
         self.device_id: str | None = None
+        self.claimed: str | None = None
+        self.evidence_sha256: str | None = None
 
     def body(self, request_id: str) -> dict[str, Any]:
         """The members of RFC 9457 and ours."""

@@ -231,6 +231,11 @@ class TpmKey:
     def name(self) -> bytes:
         return name_of(self.public)
 
+    def shaped(self, **shape: Any) -> "TpmKey":
+        """The same key in another public area; what `shape` does not name is a storage key's."""
+        good: dict[str, Any] = {"attributes": PARENT_ATTRIBUTES, "symmetric": AES128CFB}
+        return TpmKey(self.key, public_area(self.key, **(good | shape)))
+
 
 def signing_key(kind: str = "p256", *, attributes: int = KEY_ATTRIBUTES) -> TpmKey:
     key = new_key(kind)
@@ -303,7 +308,8 @@ class Machine:
 
     def activate(self, id_object: bytes, encrypted_secret: bytes) -> bytes:
         """TPM2_ActivateCredential: the secret, if it was made for this EK and this AK."""
-        return unwrap(self.ek, b"IDENTITY", name_of(self.ak_public), id_object[2:], encrypted_secret[2:])
+        ek = TpmKey(self.ek, self.ek_public)
+        return unwrap(ek, b"IDENTITY", name_of(self.ak_public), id_object[2:], encrypted_secret[2:])
 
     def attested(self, kind: int, extra: bytes, body: bytes, *, signer: bytes | None = None) -> bytes:
         """TPMS_ATTEST with the machine's clock."""
@@ -335,33 +341,57 @@ class Machine:
         }
 
 
-def unwrap(key: PrivateKey, label: bytes, name: bytes, wrapped: bytes, secret: bytes) -> bytes:
-    """The plain value of an outer wrapper (TPM 2.0 Part 1, 22.4 and 24): seed, integrity, decryption."""
-    seed = _open_seed(key, label, secret)
+def unwrap(key: TpmKey, label: bytes, name: bytes, wrapped: bytes, secret: bytes) -> bytes:
+    """The plain value of an outer wrapper (TPM 2.0 Part 1, 22.4 and 24): seed, integrity, decryption. `key`
+    is the endorsement or storage key to which it was wrapped; all sizes are its own."""
+    hash, aes = hash_name(key.public[2:4]), cipher_bits(key.public)
+    seed = _open_seed(key.key, hash, label, secret)
     mac_size = struct.unpack(">H", wrapped[:2])[0]
     mac, encrypted = wrapped[2 : 2 + mac_size], wrapped[2 + mac_size :]
-    integrity = _kdfa(seed, b"INTEGRITY", b"", 256)
-    assert hmac.compare_digest(hmac.new(integrity, encrypted + name, "sha256").digest(), mac), "integrity"
-    decryptor = Cipher(algorithms.AES(_kdfa(seed, b"STORAGE", name, 128)), CFB(bytes(16))).decryptor()
+    integrity = _kdfa(hash, seed, b"INTEGRITY", b"", hashlib.new(hash).digest_size * 8)
+    assert hmac.compare_digest(hmac.digest(integrity, encrypted + name, hash), mac), "integrity"
+    storage = _kdfa(hash, seed, b"STORAGE", name, aes)
+    decryptor = Cipher(algorithms.AES(storage), CFB(bytes(16))).decryptor()
     plain = decryptor.update(encrypted) + decryptor.finalize()
     return plain[2 : 2 + struct.unpack(">H", plain[:2])[0]]
 
 
-def _open_seed(key: PrivateKey, label: bytes, secret: bytes) -> bytes:
+def opened(parent: TpmKey, sealed: dict[str, Any]) -> bytes:
+    """TPM2_Import and TPM2_Unseal without regard to the policy: the sensitive value of a sealed key, by its
+    member of the answer."""
+    public = b64decode(sealed["public"])[2:]
+    wrapped, seed = b64decode(sealed["duplicate"])[2:], b64decode(sealed["encrypted_seed"])[2:]
+    sensitive = unwrap(parent, b"DUPLICATE", name_of(public), wrapped, seed)
+    # TPMT_SENSITIVE: type, password, obfuscation, value.
+    parts, place = [], 2
+    while place < len(sensitive):
+        size = int.from_bytes(sensitive[place : place + 2], "big")
+        parts.append(sensitive[place + 2 : place + 2 + size])
+        place += 2 + size
+    return parts[-1]
+
+
+def cipher_bits(public: bytes) -> int:
+    """Of the AES with which a storage key protects."""
+    policy_size = int.from_bytes(public[8:10], "big")
+    return int.from_bytes(public[12 + policy_size : 14 + policy_size], "big")
+
+
+def _open_seed(key: PrivateKey, hash: str, label: bytes, secret: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
-        return key.decrypt(
-            secret, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label + b"\0")
-        )
-    x, y = secret[2:34], secret[36:68]
-    point = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
-    shared = key.exchange(ec.ECDH(), point.public_key())
-    own = key.public_key().public_numbers().x.to_bytes(32, "big")
-    return hashlib.sha256(struct.pack(">I", 1) + shared + label + b"\0" + x + own).digest()
+        primitive = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}[hash]
+        return key.decrypt(secret, padding.OAEP(padding.MGF1(primitive), primitive, label + b"\0"))
+    size = (key.key_size + 7) // 8
+    x, y = secret[2 : 2 + size], secret[4 + size :]
+    numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), key.curve)
+    shared = key.exchange(ec.ECDH(), numbers.public_key())
+    own = key.public_key().public_numbers().x.to_bytes(size, "big")
+    return hashlib.new(hash, struct.pack(">I", 1) + shared + label + b"\0" + x + own).digest()
 
 
-def _kdfa(key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
+def _kdfa(hash: str, key: bytes, label: bytes, context: bytes, bits: int) -> bytes:
     message = struct.pack(">I", 1) + label + b"\0" + context + struct.pack(">I", bits)
-    return hmac.new(key, message, "sha256").digest()[: bits // 8]
+    return hmac.digest(key, message, hash)[: bits // 8]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ door."""
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -12,7 +12,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 from flask.testing import FlaskClient
 
-from attestd.app import VERBS, build_service
+from attestd.app import VERBS, build_service, build_web
 from attestd.cli.main import main
 from attestd.clock import now_ms
 from attestd.config import load_config
@@ -24,7 +24,6 @@ from attestd.store.audit import Head
 from attestd.store.audit_show import Wanted, records
 from attestd.store.audit_verify import Fault, verify
 from attestd.store.devices import Device
-from attestd.web.application import create_web
 from attestd.wire import Problem, load_json
 from tests.attester import Machine, Round, TestMaker, activation_body, enrollment_body, new_round
 
@@ -50,17 +49,26 @@ class Deployment:
 
     @classmethod
     def create(
-        cls, directory: Path, *, settings: Mapping[str, str] | None = None, roots: Sequence[bytes] = ()
+        cls,
+        directory: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        roots: Sequence[bytes] = (),
+        options: Sequence[str] = (),
+        prepare: Callable[[Path], None] | None = None,
     ) -> "Deployment":
         """`settings` replace lines of the configuration: key → TOML value, the key as the file has it.
-        `roots` (PEM or DER) are trusted beside the maker's own."""
+        `roots` (PEM or DER) are trusted beside the maker's own. `options` are those of `attestd init`;
+        `prepare` changes the directory before anything reads it."""
         maker = TestMaker.create()
-        run("init", str(directory), "--trust-domain", "example.org")
+        run("init", str(directory), "--trust-domain", "example.org", *options)
         configure(directory, {"auto_admit": "true", "unproven_per_second": "0", "device_per_minute": "0"})
         configure(directory, dict(settings or {}))
         (directory / "ek-roots" / "maker.pem").write_bytes(maker.pem)
         for number, root in enumerate(roots):
             (directory / "ek-roots" / f"root{number}.crt").write_bytes(root)
+        if prepare is not None:
+            prepare(directory)
         return cls(directory, maker, *start(directory))
 
     def restart(self) -> None:
@@ -228,7 +236,7 @@ class Deployment:
 
 def start(directory: Path) -> tuple[Service, FlaskClient]:
     service = build_service(load_config(directory / "attestd.toml", {}))
-    return service, create_web(service, VERBS).test_client()
+    return service, build_web(service).test_client()
 
 
 def run(*arguments: str, status: int = 0) -> Result:

@@ -22,7 +22,15 @@ GROUND = (
     "attestd.tables",
     "attestd.wire",
 )
-RIM = (*GROUND, "attestd.config", "attestd.limits", "attestd.nonce", "attestd.protocol")
+RIM = (
+    *GROUND,
+    "attestd.config",
+    "attestd.counterparts",
+    "attestd.limits",
+    "attestd.listening",
+    "attestd.nonce",
+    "attestd.protocol",
+)
 PARTS = (
     *RIM,
     *EVIDENCE,
@@ -42,6 +50,7 @@ VERBS = (
     "attestd.attest",
 )
 """The service's steps in the order in which they may know each other: each imports only those before it."""
+DEVICES_COMMANDS = ("attestd.cli.agent", "attestd.cli.agent_options", "attestd.cli.agent_token")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # tpm: errors <- structures <- verify <- eventlog, ima; structures <- seal; everything <- device
@@ -60,8 +69,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.spiffe": ("tpm.errors",),
     "attestd.wire": ("tpm.errors",),
     "attestd.tables": ("tpm.errors", "attestd.clock"),
+    "attestd.listening": GROUND,
+    "attestd.counterparts": GROUND,
     "attestd.denied": GROUND,
-    "attestd.config": (*GROUND, "attestd.denied"),
+    "attestd.config": (*GROUND, "attestd.listening", "attestd.counterparts", "attestd.denied"),
     "attestd.limits": GROUND,
     "attestd.nonce": GROUND,
     "attestd.protocol": GROUND,
@@ -73,12 +84,33 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.exposure": (*GROUND, *EVIDENCE, "attestd.config"),
     # store, issue, policy <- service <- grant, enroll <- attest <- web <- app <- cli
     **{verb: (*PARTS, *VERBS[:rank]) for rank, verb in enumerate(VERBS)},
-    "attestd.web": (*PARTS, *VERBS),
-    "attestd.app": (*PARTS, *VERBS, "attestd.web"),
-    "attestd.cli": (*PARTS, *VERBS, "attestd.web", "attestd.app", "tpm.swtpm", "tpm.swtpm_ca"),
+    # the authorization server beside attest
+    "attestd.oauth": (*PARTS, *VERBS),
+    "attestd.web": (*PARTS, *VERBS, "attestd.oauth"),
+    "attestd.app": (*PARTS, *VERBS, "attestd.oauth", "attestd.web"),
+    "attestd.cli": (
+        *PARTS,
+        *VERBS,
+        "attestd.oauth",
+        "attestd.web",
+        "attestd.app",
+        "tpm.swtpm",
+        "tpm.swtpm_ca",
+    ),
+    # for those who are called: alone, so that it may be copied into any application
+    "attestd.resource": (),
+    "attestd.resource.flask_guard": ("attestd.resource",),
     # agent beside web: the device's side, without the service's parts
     "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
-    "attestd.cli.agent": (*GROUND, "attestd.config", "attestd.agent", "attestd.cli", "tpm.device"),
+    # each auth object beside the one library that it is for
+    "attestd.agent.auth": (*GROUND, "attestd.agent"),
+    "attestd.agent.auth.requests": ("attestd.agent.auth",),
+    "attestd.agent.auth.httpx": ("attestd.agent.auth",),
+    "attestd.agent.auth.httpx2": ("attestd.agent.auth",),
+    **dict.fromkeys(
+        DEVICES_COMMANDS,
+        (*GROUND, "attestd.config", "attestd.agent", "attestd.cli", "tpm.device", *DEVICES_COMMANDS),
+    ),
 }
 
 FROM_OTHERS: dict[str, set[str]] = {
@@ -98,11 +130,19 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.service": {"cryptography"},
     "attestd.round": {"cryptography"},
     "attestd.enroll": {"cryptography"},
+    "attestd.oauth": {"cryptography", "jwt"},
+    "attestd.resource": {"cryptography", "jwt"},
+    "attestd.resource.flask_guard": {"flask"},
     "attestd.web": {"cryptography", "flask", "gunicorn", "prometheus_client", "pydantic", "werkzeug"},
     "attestd.app": {"cryptography", "flask", "gunicorn"},
     "attestd.cli": {"click", "cryptography", "gunicorn", "tomlkit"},
     "attestd.agent": {"cryptography"},
+    "attestd.agent.auth.requests": {"requests"},
+    "attestd.agent.auth.httpx": {"anyio", "httpx"},
+    "attestd.agent.auth.httpx2": {"anyio", "httpx2"},
     "attestd.cli.agent": {"click", "cryptography"},
+    "attestd.cli.agent_options": {"click"},
+    "attestd.cli.agent_token": {"click"},
 }
 """Packages that are not ours, by place; `sqlite3` is listed though it is in the standard library."""
 
@@ -245,9 +285,17 @@ def test_an_import_along_the_map_is_accepted(module: str, source: str) -> None:
     ("start", "foreign"),
     [
         ("attestd.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg", "jwt"}),
+        ("attestd.agent.auth.session", {"requests", "httpx", "httpx2", "anyio"}),
+        ("attestd.agent.auth.requests", {"httpx", "httpx2", "anyio"}),
+        ("attestd.agent.auth.httpx", {"requests", "httpx2"}),
+        ("attestd.agent.auth.httpx2", {"requests", "httpx"}),
+        ("attestd.cli.agent", {"requests", "httpx", "httpx2", "anyio"}),
         ("attestd.cli.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg"}),
         ("attestd.cli.main", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "cryptography"}),
         ("attestd.app", {"tpm2_pytss"}),
+        ("attestd.resource", {"tpm", "tpm2_pytss", "gunicorn", "pydantic", "sqlite3", "starlette", "mcp"}),
+        ("attestd.resource.guard", {"flask", "werkzeug"}),
+        ("attestd.resource.asgi", {"flask", "werkzeug"}),
         ("tpm.verify", {"tpm2_pytss", "flask", "jwt", "pydantic"}),
         ("tpm.seal", {"tpm2_pytss", "flask", "jwt", "pydantic"}),
     ],

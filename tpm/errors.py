@@ -1,7 +1,7 @@
 """How can an attestation go wrong, and who must act?
 
-Each class names who has to do something; `reason` is the snake_case word for what happened, which audit records and tests
-rely on; `detail` is a sentence for people.
+Each class names who has to do something; `reason` is the snake_case word for what happened, which audit
+records and tests rely on; `detail` is a sentence for people.
 """
 
 
@@ -19,7 +19,8 @@ class StructureError(AttestationError):
 
 
 class NoncanonicalError(StructureError):
-    """The bytes can be read but are not the one encoding of what they say; trailing bytes are the plainest case."""
+    """The bytes can be read but are not the one encoding of what they say; trailing bytes are the plainest
+    case."""
 
 
 class EvidenceError(AttestationError):

@@ -25,6 +25,8 @@ from tpm.structures.pcrs import PcrSelection
 ATTEMPTS = 3
 """Rounds before giving up where the service says to begin anew."""
 NONCE_BYTES = 32
+BOUND = frozenset({"x509-svid", "wit-svid", "client-attestation"})
+"""The formats of credentials that are bound to a key."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _ANEW = frozenset({"nonce_spent", "nonce_expired", "conflict"})
@@ -69,7 +71,7 @@ def attest(
 ) -> Received:
     """One accepted attestation. Refusal, Unreachable or DeviceError. The log is sent where the service asks
     for it."""
-    key = make_key(device, wanted.key) if {"x509-svid", "wit-svid"} & set(wanted.formats) else None
+    key = make_key(device, wanted.key) if BOUND & set(wanted.formats) else None
     bank: str | None = None
     for attempt in range(1, ATTEMPTS + 1):
         challenge = read_challenge(server.post("/v1/challenges", {"device_id": membership.device_id}))

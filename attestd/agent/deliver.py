@@ -17,8 +17,14 @@ from attestd.agent.attest import Received, Wanted
 from attestd.agent.errors import Unreachable, plain
 from attestd.agent.state import replace_file
 
-_SUFFIXES = {"x509-svid": "svid.pem", "wit-svid": "wit.jwt", "jwt-svid": "jwt"}
-_OF_A_KEY = ("svid.pem", "wit.jwt", "key.tss", "key.pem")
+SUFFIXES = {
+    "x509-svid": "svid.pem",
+    "wit-svid": "wit.jwt",
+    "jwt-svid": "jwt",
+    "client-attestation": "attestation.jwt",
+}
+"""By the format of a credential, how its file's name ends."""
+_OF_A_KEY = ("svid.pem", "wit.jwt", "attestation.jwt", "key.tss", "key.pem")
 
 
 def deliver(received: Received, bundle: Mapping[str, Any], *, wanted: Wanted, out: Path) -> list[Path]:
@@ -27,7 +33,7 @@ def deliver(received: Received, bundle: Mapping[str, Any], *, wanted: Wanted, ou
     try:
         _check(received.answer, wanted)
         files = dict(_files(received, bundle, wanted.agent))
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         why = plain(error)
         raise Unreachable(
             f"the server's answer cannot be read ({why}); is it attestd, in this version?"
@@ -56,7 +62,7 @@ def _files(received: Received, bundle: Mapping[str, Any], agent: str | None) -> 
     files = [("result.jwt", _line(answer["result"])), ("bundle.pem", authorities(bundle))]
     for credential in answer["credentials"]:
         member = "certificate_chain" if credential["format"] == "x509-svid" else "token"
-        files.append((f"{agent}.{_SUFFIXES[credential['format']]}", _line(credential[member])))
+        files.append((f"{agent}.{SUFFIXES[credential['format']]}", _line(credential[member])))
     if received.key is not None:
         files.append((f"{agent}.{received.key.suffix}", received.key.file))
     for sealed in answer["sealed_keys"]:

@@ -17,21 +17,44 @@ class Misconfigured(Exception):
     """What the operator named or kept cannot be used: an address, a CA, a file."""
 
 
-class Refusal(Exception):
-    """The server said no: the members of its problem document, and when to come back, in seconds, if it
-    said so."""
+class NotEnrolled(Misconfigured):
+    """This machine is no device of any service yet."""
 
-    def __init__(self, status: int, problem: Mapping[str, Any], retry_after: int | None = None) -> None:
+
+class Refusal(Exception):
+    """The server said no: the members of its problem document or of its OAuth error, when to come back, in
+    seconds, if it said so, and the nonce for the next proof, if it gave one."""
+
+    def __init__(
+        self,
+        status: int,
+        problem: Mapping[str, Any],
+        retry_after: int | None = None,
+        nonce: str | None = None,
+    ) -> None:
         super().__init__(status)
         self.status = status
         self.problem = problem
         self.retry_after = retry_after
+        self.nonce = nonce
+
+    def __str__(self) -> str:
+        told = self.problem.get("detail") or self.problem.get("error_description") or "no reason was given"
+        return f"refused ({plain(self.code or self.error or self.status)}): {plain(told)}"
 
     @property
     def code(self) -> str:
         """The wire code, or empty for an answer of another service."""
-        code = self.problem.get("code", "")
-        return code if isinstance(code, str) else ""
+        return self._word("code")
+
+    @property
+    def error(self) -> str:
+        """The error of OAuth (RFC 6749, section 5.2), or empty for an answer of another endpoint."""
+        return self._word("error")
+
+    def _word(self, name: str) -> str:
+        word = self.problem.get(name, "")
+        return word if isinstance(word, str) else ""
 
 
 def plain(told: object) -> str:

@@ -35,13 +35,22 @@ def make_key(device: Device, kind: str) -> CredentialKey:
         case "software":
             private = ec.generate_private_key(ec.SECP256R1())
             pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            return CredentialKey(_jwk(private.public_key()), None, "key.pem", pem)
+            told = {"alg": "ES256", **_jwk(private.public_key())}
+            return CredentialKey(told, None, "key.pem", pem)
     raise DeviceError("unknown_kind", f'A key is "tpm" or "software", not {kind!r}.')
+
+
+def public_jwk(blob: KeyBlob) -> dict[str, str]:
+    """The public half of a P-256 key in the TPM, with exactly the members of its type."""
+    public = blob.area.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey) or blob.area.curve != "p256":
+        raise DeviceError("unknown_kind", "A credential's key in the TPM is on the curve P-256.")
+    return _jwk(public)
 
 
 def _jwk(public: ec.EllipticCurvePublicKey) -> dict[str, str]:
     point = public.public_numbers()
-    return {"kty": "EC", "crv": "P-256", "alg": "ES256", "x": _coordinate(point.x), "y": _coordinate(point.y)}
+    return {"kty": "EC", "crv": "P-256", "x": _coordinate(point.x), "y": _coordinate(point.y)}
 
 
 def _coordinate(value: int) -> str:

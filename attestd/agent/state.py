@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attestd.agent.errors import Misconfigured
+from attestd.agent.errors import Misconfigured, NotEnrolled
 
 _RECIPE = "ak.recipe"
 _MEMBERSHIP = "enrollment.json"
@@ -51,6 +51,15 @@ class State:
             return Membership(**{name: str(members[name]) for name in Membership.__slots__})
         except KeyError:
             raise self._damaged(_MEMBERSHIP) from None
+
+    def enrolment(self) -> tuple[Membership, bytes]:
+        """Membership and recipe of a machine that is enrolled; NotEnrolled for another."""
+        membership, recipe = self.membership(), self.recipe()
+        if membership is None or recipe is None:
+            raise NotEnrolled(
+                f"{self.directory} has no enrolment; run `attestd agent enroll --server URL` first"
+            )
+        return membership, recipe
 
     def keep_membership(self, membership: Membership) -> None:
         self._write_json(_MEMBERSHIP, {name: getattr(membership, name) for name in Membership.__slots__})

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from attestd.addresses import url_fault
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
@@ -27,6 +27,9 @@ ANSWER_LIMIT = 4 << 20
 """Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys."""
 RETRY_LIMIT = 300
 """Seconds; whatever a server asks for, the agent comes back after this."""
+NONCE_LIMIT = 512
+"""Characters of a nonce that a server may have us sign."""
+_NONCES = ("OAuth-Client-Attestation-Challenge", "DPoP-Nonce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,15 @@ class Server:
         protocol."""
         raw = json.dumps(body, separators=(",", ":")).encode()
         return self._exchange("POST", path, raw, {"Content-Type": "application/json"})
+
+    def post_form(
+        self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The same for an endpoint of OAuth, which takes a form and says no in its own words."""
+        raw = urlencode(parameters).encode()
+        return self._exchange(
+            "POST", path, raw, {"Content-Type": "application/x-www-form-urlencoded", **headers}
+        )
 
     def get(self, path: str) -> dict[str, Any]:
         """A published document; errors as for `post`."""
@@ -129,10 +141,20 @@ def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, A
     if not isinstance(members, dict):
         raise Unreachable(f"{url} answered {answer.status} with something that is not JSON; is it attestd?")
     if answer.status >= 500:
-        raise Unreachable(f"{url} cannot serve now: {answer.status} {plain(members.get('detail', ''))}")
+        why = members.get("detail") or members.get("error_description") or ""
+        raise Unreachable(f"{url} cannot serve now: {answer.status} {plain(why)}")
     if answer.status >= 400:
-        raise Refusal(answer.status, members, _retry_after(answer.headers.get("Retry-After")))
+        nonce = next((answer.headers[name] for name in _NONCES if name in answer.headers), None)
+        retry_after = _retry_after(answer.headers.get("Retry-After"))
+        raise Refusal(answer.status, members, retry_after, good_nonce(nonce))
     return members
+
+
+def good_nonce(value: object) -> str | None:
+    """A nonce that a server gave (RFC 9449, section 8.1), to be signed as it is; None for anything else."""
+    if not isinstance(value, str) or not 0 < len(value) <= NONCE_LIMIT:
+        return None
+    return value if value.isascii() and value.isprintable() and not set(value) & set(' "\\') else None
 
 
 def _retry_after(value: str | None) -> int | None:

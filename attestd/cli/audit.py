@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import click
 
+from attestd.cli.audit_story import story
 from attestd.cli.failures import Failure, Unusable
 from attestd.cli.options import config_option, keyring_of, store_of
 from attestd.cli.output import json_option, print_object, progress
@@ -19,6 +20,7 @@ from attestd.issue.audit_keys import audit_verifier
 from attestd.store import audit_show, devices
 from attestd.store.audit import Decision, Event, Head
 from attestd.store.audit_show import Record, Wanted
+from attestd.store.audit_trace import trace
 from attestd.store.audit_verify import Verification, verify
 from attestd.store.canonical import canonical_json
 from attestd.store.store import Store
@@ -26,7 +28,7 @@ from attestd.store.store import Store
 
 @click.group("audit")
 def command() -> None:
-    """Show and verify the audit log."""
+    """Show, verify and trace the audit log."""
 
 
 @command.command("show")
@@ -74,6 +76,26 @@ def verify_(config: Config, as_json: bool, anchor: Path | None) -> None:
     if not verified.intact:
         first = verified.faults[0]
         raise Failure(f"the audit log was changed: {_place(first.chain, first.sequence)}: {first.detail}")
+
+
+@command.command("trace", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@config_option
+@json_option
+@click.argument("identifier", metavar="ID")
+def trace_(config: Config, as_json: bool, identifier: str) -> None:
+    """Print how ID came about, from the machine's boot to the call.
+
+    ID is a token's or credential's jti, a certificate's serial number in hex, an attestation's or a request's
+    identifier. Says which agent, on whose behalf, under which posture and policy.
+    """
+    with store_of(config) as store, progress("reading the audit log"):
+        steps = store.read(lambda tx: trace(tx, identifier))
+    if not steps:
+        raise Failure("nothing is recorded about this ID; is it complete, and of this service?")
+    for step in steps if as_json else ():
+        print_object(step)
+    for line in () if as_json else story(steps, identifier):
+        click.echo(line)
 
 
 def _wanted(store: Store, *, device: str | None, since: str | None, **equal: str | None) -> Wanted:

@@ -6,7 +6,7 @@ Nothing is changed, and nothing is asked of the network but the database.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +22,8 @@ from attestd.clock import now_ms, rfc3339
 from attestd.config import Config
 from attestd.exposure import emulators_of, refuse_exposed_emulators
 from attestd.issue.key_files import ALGORITHMS, read_key_files
-from attestd.policy.document import load_policy
+from attestd.oauth.key_sets import FileKeys
+from attestd.policy.document import Policy, load_policy
 from attestd.store import meta, policies
 from attestd.store.migrations import MIGRATIONS
 from attestd.store.store import Store
@@ -51,6 +52,7 @@ def checks_of(config: Config, store: Store) -> list[tuple[str, Check]]:
         ("admission", lambda: _admission(config)),
         ("tls", lambda: _tls(config, now_ms())),
         ("keys", lambda: _keys(config)),
+        ("counterparts", lambda: _counterparts(config)),
         ("ek-roots", lambda: _ek_roots(config)),
         ("database", lambda: _database(config, store, now_ms())),
         ("signing keys", lambda: _signing_keys(config, store, now_ms())),
@@ -93,6 +95,8 @@ def _tls(config: Config, now: int) -> Iterator[Line]:
         )
         yield Line("fault", "tls", detail)
     yield _validity(config.tls.certificate, certificate, datetime.fromtimestamp(now / 1000, UTC))
+    if config.tls.mtls_listen is not None:
+        yield Line("ok", "tls", f"{config.tls.mtls_listen} asks for certificates, as {config.mtls_url}")
 
 
 def _closed(key: Path) -> Iterator[Line]:
@@ -122,6 +126,20 @@ def _keys(config: Config) -> Iterator[Line]:
                 "fault", "keys", f"{detail}; correct trust_domain, or use the directory of the other one"
             )
     yield Line("ok", "keys", f"{config.keys}: {len(files.keys)} keys, closed to others")
+
+
+def _counterparts(config: Config) -> Iterator[Line]:
+    """Key files are read; what is fetched is not fetched here."""
+    parties = [(one.issuer, one.jwks) for one in config.subject_issuers]
+    parties += [(one.client_id, one.jwks) for one in config.resources]
+    for name, keys in parties:
+        if isinstance(keys, Path):
+            found = len(FileKeys(keys).keys(now=now_ms()))
+            yield Line("ok", "counterparts", f"{name}: {found} keys in {keys}")
+        else:
+            yield Line("ok", "counterparts", f"{name}: keys are fetched from it when they are needed")
+    if not parties:
+        yield Line("ok", "counterparts", "no OpenID Provider of users, and no resource")
 
 
 def _ek_roots(config: Config) -> Iterator[Line]:
@@ -171,12 +189,26 @@ def _signing_keys(config: Config, store: Store, now: int) -> Iterator[Line]:
 
 def _policies(config: Config, store: Store) -> Iterator[Line]:
     active = store.read(policies.active)
+    known = {one.issuer for one in config.subject_issuers}
     for version in active:
         try:
-            load_policy(version.source, version.files)
+            policy = load_policy(version.source, version.files)
         except AttestationError as error:
             yield Line("fault", "policies", f"{version.name}@{version.version}: {error.detail}")
+        else:
+            yield from _unknown_issuers(f"{version.name}@{version.version}", policy, known)
     if not active:
         yield Line("warning", "policies", "none is in force: nothing is issued; `attestd policy apply FILE`")
     else:
         yield Line("ok", "policies", f"{', '.join(f'{one.name}@{one.version}' for one in active)} in force")
+
+
+def _unknown_issuers(label: str, policy: Policy, known: Collection[str]) -> Iterator[Line]:
+    """A delegation that names a provider of whom this service knows no keys gives nothing."""
+    for grant in policy.grants:
+        for issuer in grant.delegation.issuers if grant.delegation is not None else ():
+            if issuer not in known:
+                detail = (
+                    f"{label} lets {grant.agent} act for users of {issuer}, which no [[subject_issuer]] names"
+                )
+                yield Line("warning", "policies", f"{detail}; add it to the configuration")

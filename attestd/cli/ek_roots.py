@@ -30,7 +30,7 @@ from attestd.cli.options import config_option, operator, store_of
 from attestd.cli.output import json_option, print_object
 from attestd.clock import now_ms, rfc3339
 from attestd.config import Config
-from attestd.store import devices
+from attestd.store import credentials, devices
 from attestd.store.engine import Transaction
 from attestd.trust import Root, read_certificates, read_roots
 from tpm.errors import EvidenceError, PolicyError
@@ -113,7 +113,7 @@ def import_(config: Config, files: tuple[Path, ...], yes: bool, fingerprints: fr
 def remove(config: Config, which: str) -> None:
     """Stop trusting a root, named by eight or more digits of its SHA-256, or all roots of a store's FILE.
 
-    What rests on it gets no new credential from the next second on.
+    What rests on it gets no new credential from the next second on, and what it has ends.
     """
     directory = config.admission.ek_roots
     path = file_in(directory, which)
@@ -131,7 +131,8 @@ def remove(config: Config, which: str) -> None:
             write_certificates(place, rest)
         else:
             remove_file(place)
-    click.echo(f"removed: {named}; devices enrolled on its word: {resting}")
+    ended = _end_credentials(config, {one.sha256 for one in removed})
+    click.echo(f"removed: {named}; devices enrolled on its word: {resting}, credentials ended: {ended}")
 
 
 def describe(certificate: Certificate) -> dict[str, str]:
@@ -208,6 +209,16 @@ def _devices_resting_on(config: Config, roots: set[str]) -> int:
     with store_of(config) as store:
         known = store.read(devices.list_all)
     return sum(device.root_sha256 in roots and device.state != "retired" for device in known)
+
+
+def _end_credentials(config: Config, roots: set[str]) -> int:
+    with store_of(config) as store:
+        now = now_ms()
+        return store.write(
+            lambda tx: sum(
+                credentials.end_for_root(tx, root, reason="root_withdrawn", now=now) for root in sorted(roots)
+            )
+        )
 
 
 def _record(config: Config, changes: Sequence[tuple[str, dict[str, str]]]) -> None:

@@ -68,8 +68,11 @@ def _of_ours(error: Exception) -> Failure:
         case OSError() | http.client.HTTPException():
             return _of_system(error)
     # By name: importing the store to look at its class would load the database drivers.
-    if any(kind.__name__ == "StoreUnavailable" for kind in type(error).__mro__):
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "StoreUnavailable" in kinds:
         return Unreachable(f"the database does not answer: {error}; is it running, is its URL right?")
+    if "StoreError" in kinds:
+        return Failure(str(error))
     return Failure(f"internal error: {type(error).__name__}: {error}; set ATTESTD_DEBUG=1 to see where")
 
 

@@ -61,6 +61,7 @@ tofu = false                             # true: TPMs of unknown makers wait for
 # certificate = "tls/cert.pem"
 # key = "tls/key.pem"
 # behind_proxy = false                   # true: a proxy in front of us ends TLS
+# mtls_listen = "127.0.0.1:8441"         # a second address, for clients that show their X.509-SVID; none by default
 
 [limits]
 # nonce_ttl = "60s"                      # how long a device may take to answer a challenge
@@ -70,6 +71,17 @@ tofu = false                             # true: TPMs of unknown makers wait for
 # unproven_per_second = 50               # requests of one source before its key is verified; 0: any number
 # device_per_minute = 60                 # attestations of one device; 0: any number
 # audit_unproven = 10                    # unproven refusals a minute and code with a record each; 0: all
+
+# [[subject_issuer]]                     # an OpenID Provider for whose users agents may act; none by default
+# issuer = "https://login.example.org"
+# audience = "attestd"                   # what a user's token must be meant for
+# jwks = "discovery"                     # or "file:keys/login.jwks"; fetched from this issuer alone
+# allow_private = false                  # true: fetched from private addresses too
+
+# [[resource]]                           # who may ask whether a token is good (introspection); none by default
+# audience = "https://tools.example.org" # it sees tokens for this audience only
+# jwks = "file:keys/tools.jwks"          # its public keys, with which it proves itself
+# client_id = "https://tools.example.org" # how it names itself; else its audience
 """
 
 

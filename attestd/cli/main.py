@@ -27,8 +27,8 @@ NOUNS = {
     "policy": "Check, apply and roll back appraisal policies.",
     "keys": "List, add, activate and retire signing keys.",
     "ek-roots": "List, import and remove the TPM makers that are trusted.",
-    "agent": "The device's side: enrol, attest, unseal.",
-    "audit": "Show and verify the audit log.",
+    "agent": "The device's side: enrol, attest, get tokens, unseal.",
+    "audit": "Show, verify and trace the audit log.",
     "evidence": "Verify evidence in files, without a server.",
     "swtpm": "Run a software TPM until stdin closes.",
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from attestd.policy.document import Policy
 from attestd.policy.explain import MEASURES
+from attestd.policy.grants import Grant
 from attestd.policy.registers import written
 
 
@@ -25,6 +26,7 @@ def summary(policy: Policy) -> list[str]:
         key = "a key born in the TPM" if grant.key == "tpm" else "any key"
         lines.append(f"  grants    {grant.agent}: {', '.join(grant.formats)} for {grant.ttl} s, {key}")
         lines.append(f"            as {grant.spiffe_id.text}")
+        lines += [f"            {right}" for right in _rights(grant)]
     for seal in policy.seals:
         lines.append(f"  seals     {seal.name}: {seal.kind} to registers {', '.join(map(str, seal.pcrs))}")
     return [*lines, f"  tells     a refused device: {policy.disclose}"]
@@ -50,19 +52,47 @@ def demands(policy: Policy) -> dict[str, Any]:
         "allow_unmeasured": sorted(policy.allow_unmeasured),
         "clock": {"on_reset": policy.on_reset},
         "needs": list(policy.needed()),
-        "grants": [
-            {
-                "agent": grant.agent,
-                "spiffe_id": grant.spiffe_id.text,
-                "formats": list(grant.formats),
-                "ttl": grant.ttl,
-                "key": grant.key,
-                "audiences": list(grant.audiences),
-            }
-            for grant in policy.grants
-        ],
+        "grants": [_granted(grant) for grant in policy.grants],
         "seals": [{"name": seal.name, "kind": seal.kind, "pcrs": list(seal.pcrs)} for seal in policy.seals],
     }
+
+
+def _granted(grant: Grant) -> dict[str, Any]:
+    delegation = grant.delegation
+    return {
+        "agent": grant.agent,
+        "spiffe_id": grant.spiffe_id.text,
+        "formats": list(grant.formats),
+        "ttl": grant.ttl,
+        "key": grant.key,
+        "audiences": list(grant.audiences),
+        "scopes": list(grant.scopes),
+        "authorization_details": list(grant.authorization_details),
+        "bearer": grant.bearer,
+        "max_posture_age": grant.max_posture_age,
+        "delegation": None
+        if delegation is None
+        else {"issuers": list(delegation.issuers), "depth": delegation.depth},
+    }
+
+
+def _rights(grant: Grant) -> list[str]:
+    """What the agent may ask for as an OAuth client, a line each."""
+    lines = []
+    if grant.audiences:
+        lines.append(f"for {' or '.join(grant.audiences)}")
+    if grant.scopes:
+        lines.append(f"tokens with {', '.join(grant.scopes)}")
+    if grant.authorization_details:
+        lines.append(f"tokens with details of type {', '.join(grant.authorization_details)}")
+    if grant.bearer:
+        lines.append("tokens that are bound to no key: whoever sees one can use it")
+    if grant.max_posture_age is not None:
+        lines.append(f"tokens while it attested within {grant.max_posture_age} s")
+    if grant.delegation is not None:
+        issuers = " or ".join(grant.delegation.issuers)
+        lines.append(f"may act for users of {issuers}, through at most {grant.delegation.depth} agents")
+    return lines
 
 
 def _covers(policy: Policy) -> str:

@@ -6,10 +6,9 @@ import sys
 
 import click
 
-from attestd.app import VERBS, build_service
+from attestd.app import build_service, build_web
 from attestd.cli.options import config_option
 from attestd.config import Config
-from attestd.web.application import create_web
 from attestd.web.listeners import listeners_of
 from attestd.web.server import Parts, serve
 
@@ -22,6 +21,5 @@ def command(config: Config) -> None:
     Logs go to stderr: JSON lines, or short lines on a terminal. Anything but loopback needs [tls] certificate
     and key, or behind_proxy = true with a proxy in front.
     """
-    parts = Parts(build_service, lambda service, metrics: create_web(service, VERBS, metrics=metrics))
-    status = serve(config, parts, listeners_of(config))
+    status = serve(config, Parts(build_service, build_web), listeners_of(config))
     sys.exit(1 if status else 0)

@@ -56,9 +56,9 @@ class Discovery:
         if kept is not None and kept[:2] == (shown, number):
             return kept[2]
         made = Documents(
-            jwks=_document(jwks(keys)),
-            openid_configuration=_document(openid_configuration(keys, external_url=self._external_url)),
-            spiffe_bundle=_document(spiffe_bundle(keys)),
+            jwks=document(jwks(keys)),
+            openid_configuration=document(openid_configuration(keys, external_url=self._external_url)),
+            spiffe_bundle=document(spiffe_bundle(keys)),
         )
         self._kept = (shown, number, made)
         return made
@@ -106,6 +106,7 @@ def _authority_jwk(signer: Signer) -> dict[str, Any]:
     return {**signer.jwk, "use": "x509-svid", "x5c": [b64encode(der).decode("ascii")]}
 
 
-def _document(value: Mapping[str, Any]) -> Document:
+def document(value: Mapping[str, Any]) -> Document:
+    """As it is sent: compact, with the hash of its bytes as its tag."""
     body = json.dumps(value, separators=(",", ":")).encode()
     return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

@@ -51,6 +51,11 @@ class BoundKey:
         """RFC 7638, SHA-256, base64url without padding."""
         return thumbprint(self.jwk)
 
+    @property
+    def members(self) -> dict[str, str]:
+        """The public JWK with `alg`, as `cnf` carries it and `read_jwk` reads it."""
+        return {**self.jwk, "alg": self.alg}
+
 
 def read_jwk(value: Mapping[str, object]) -> BoundKey:
     """The key that a request names. StructureError `bad_jwk`, `private_jwk`, `bad_key`, `weak_key`;

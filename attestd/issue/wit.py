@@ -26,7 +26,7 @@ def issue(signer: Signer, statement: Statement, *, key: BoundKey, jti: str) -> s
         "iat": statement.iat,
         "exp": statement.exp,
         "jti": jti,
-        "cnf": {"jwk": {**key.jwk, "alg": key.alg}},
+        "cnf": {"jwk": key.members},
         CLAIM: statement.basis.claim(),
     }
     return sign(signer, typ=TYP, claims=claims)

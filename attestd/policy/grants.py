@@ -6,22 +6,38 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from attestd.clock import parse_duration
-from attestd.policy.fields import Fields, later, matching, one_of, refusal
+from attestd.policy.fields import Fields, matching, one_of, refusal
 from attestd.policy.labels import AGENT
+from attestd.policy.rights import (
+    Delegation,
+    load_audiences,
+    load_authorization_details,
+    load_bearer,
+    load_delegation,
+    load_duration,
+    load_max_posture_age,
+    load_scopes,
+)
 from attestd.policy.template import DEFAULT, Template, parse_template
 from tpm.errors import PolicyError
 
-FORMATS = ("x509-svid", "wit-svid", "jwt-svid")
+FORMATS = ("x509-svid", "wit-svid", "jwt-svid", "client-attestation")
 MAX_TTL = 24 * 60 * 60
 DEFAULT_TTL = "10m"
 
-_OAUTH = "agents as OAuth clients"
-_GRANT = ("agent", "spiffe_id", "formats", "ttl", "key", "audiences")
-_GRANT_LATER = dict.fromkeys(
-    ("scopes", "authorization_details", "bearer", "max_posture_age", "delegation"), _OAUTH
+_GRANT = (
+    "agent",
+    "spiffe_id",
+    "formats",
+    "ttl",
+    "key",
+    "audiences",
+    "scopes",
+    "authorization_details",
+    "bearer",
+    "max_posture_age",
+    "delegation",
 )
-_FORMATS_LATER = {"client-attestation": _OAUTH}
 _SEAL = ("name", "kind", "pcrs")
 _SEAL_LATER = {"authorized": "signed PCR policies that survive updates"}
 _KINDS = ("ec-p256", "rsa-2048", "hmac-sha256")
@@ -31,9 +47,11 @@ _SECRET_SIZES = range(16, 129)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One agent's credentials.
+    """One agent's credentials, and what it may ask for with one of them as an OAuth client.
 
-    `ttl` is in seconds; `key` is "tpm" (born in the TPM) or "any"; an audience is compared as a whole string.
+    `ttl` and `max_posture_age` are in seconds; `key` is "tpm" (born in the TPM) or "any"; audiences, scopes
+    and types of authorization details are compared as whole strings. What a credential opens is said by the
+    grant that gives its format, and by no other of the same agent.
     """
 
     agent: str
@@ -42,6 +60,11 @@ class Grant:
     ttl: int
     key: str
     audiences: tuple[str, ...]
+    scopes: tuple[str, ...]
+    authorization_details: tuple[str, ...]
+    bearer: bool
+    max_posture_age: int | None
+    delegation: Delegation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +108,24 @@ def load_seals(document: Fields) -> tuple[Seal, ...]:
 
 
 def _grant(value: object, path: str) -> Grant:
-    fields = Fields(value, path, known=_GRANT, not_yet=_GRANT_LATER)
+    fields = Fields(value, path, known=_GRANT)
     formats = _formats(fields)
     key = fields.choice("key", ("tpm", "any"), default="tpm")
-    audiences = _audiences(fields) if fields.has("audiences") else ()
+    audiences = load_audiences(fields)
     if "jwt-svid" in formats:
         _check_jwt_svid(path, key=key, audiences=audiences)
     return Grant(
         agent=matching(fields.text("agent"), AGENT, fields.at("agent")),
         spiffe_id=parse_template(fields.text("spiffe_id", default=DEFAULT), fields.at("spiffe_id")),
         formats=formats,
-        ttl=_ttl(fields),
+        ttl=load_duration(fields, "ttl", default=DEFAULT_TTL, most=MAX_TTL),
         key=key,
         audiences=audiences,
+        scopes=load_scopes(fields),
+        authorization_details=load_authorization_details(fields),
+        bearer=load_bearer(fields, key=key),
+        max_posture_age=load_max_posture_age(fields),
+        delegation=load_delegation(fields),
     )
 
 
@@ -105,8 +133,6 @@ def _formats(fields: Fields) -> tuple[str, ...]:
     formats = fields.texts("formats")
     for index, name in enumerate(formats):
         path = f"{fields.at('formats')}[{index}]"
-        if name in _FORMATS_LATER:
-            raise later(f'{path} "{name}"', _FORMATS_LATER[name])
         if name not in FORMATS:
             raise refusal("value_wrong", path, expected=one_of(FORMATS), found=name, step="write another")
     return formats
@@ -126,38 +152,6 @@ def _check_jwt_svid(path: str, *, key: str, audiences: Collection[str]) -> None:
         raise PolicyError(
             "key_missing", f"{path}.audiences: jwt-svid needs those it is meant for; add audiences = […]"
         )
-
-
-def _audiences(fields: Fields) -> tuple[str, ...]:
-    audiences = fields.texts("audiences")
-    for index, audience in enumerate(audiences):
-        if "*" in audience or " " in audience:
-            raise refusal(
-                "value_wrong",
-                f"{fields.at('audiences')}[{index}]",
-                expected="one whole audience, without wildcards and spaces",
-                found=audience,
-                step="list every audience",
-            )
-    return audiences
-
-
-def _ttl(fields: Fields) -> int:
-    """Seconds; more than none and at most a day."""
-    written = fields.text("ttl", default=DEFAULT_TTL)
-    try:
-        seconds = parse_duration(written)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= MAX_TTL:
-        raise refusal(
-            "value_wrong",
-            fields.at("ttl"),
-            expected="a duration of more than none and at most 24h",
-            found=written,
-            step='write it like "10m" or "1h"',
-        )
-    return seconds
 
 
 def _seal(value: object, path: str) -> Seal:

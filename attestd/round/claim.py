@@ -107,9 +107,6 @@ def _read_request(raw: bytes) -> AttestationRequest:
 
 def _read_key(wanted: CredentialRequest, at: str) -> RequestedKey:
     """The key that the credential is to be bound to, of the kind that its format needs."""
-    if wanted.format == "client-attestation":
-        detail = f"{at}/format: client-attestation is not supported by this version."
-        raise Problem("malformed", detail, pointer=f"{at}/format", cause="format_unsupported")
     if wanted.format == "jwt-svid":
         _demand(wanted.key is None, f"{at}/key", "a jwt-svid is bound to no key; leave it out")
         _demand(bool(wanted.audience), f"{at}/audience", "a jwt-svid needs an audience")
@@ -119,9 +116,8 @@ def _read_key(wanted: CredentialRequest, at: str) -> RequestedKey:
         return None
     _demand(not wanted.audience, f"{at}/audience", "only a jwt-svid has an audience; leave it out")
     if wanted.key is None:
-        raise Problem(
-            "malformed", f"{at}/key: an SVID needs the key that it is bound to.", pointer=f"{at}/key"
-        )
+        detail = f"{at}/key: {wanted.format} needs the key that it is bound to."
+        raise Problem("malformed", detail, pointer=f"{at}/key")
     if "name" in wanted.key:
         return bytes.fromhex(read(KeyName, wanted.key, at=f"{at}/key").name)
     try:

@@ -5,6 +5,7 @@ An intent that never gets an outcome is closed as abandoned by the service's mai
 """
 
 import secrets
+from dataclasses import replace
 
 from attestd.round.account import refusal_event
 from attestd.round.case import Case
@@ -45,7 +46,8 @@ def open_case(service: Service, claim: Claim, proven: Proven, *, now: int, reque
             evidence_sha256=claim.evidence_digest,
             now=now,
         )
-        return Case(attestation_id, request_id, claim, proven, device, service.policies.active(tx))
+        vouched = _as_vouched_today(service, device, now=now)
+        return Case(attestation_id, request_id, claim, proven, vouched, service.policies.active(tx))
 
     opened = service.store.write(spend)
     if isinstance(opened, Problem):
@@ -99,3 +101,11 @@ def _may_speak(service: Service, device: Device | None, proven: Proven, *, now: 
         detail = "The root that vouched for this TPM is trusted no more; an operator can import it again."
         return Problem("enrollment_refused", detail, cause="ek_root_withdrawn")
     return None
+
+
+def _as_vouched_today(service: Service, device: Device, *, now: int) -> Device:
+    """An operator's list outlasts a withdrawn root; what is issued then rests on the list, and says so."""
+    listed = device.device_id in service.config.admission.ek_allow
+    if not listed or device.root_sha256 is None or service.trusts(device.root_sha256, now=now):
+        return device
+    return replace(device, assurance="allow_listed", root_sha256=None)

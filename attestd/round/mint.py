@@ -7,11 +7,12 @@ from typing import Any
 
 from attestd.clock import rfc3339
 from attestd.grant import EntitledCredential, EntitledSeal, Entitlement
-from attestd.issue import ear, jwt_svid, wit, x509_svid
+from attestd.issue import client_attestation, ear, jwt_svid, wit, x509_svid
 from attestd.issue.authority import serial_number
 from attestd.issue.jwk import BoundKey
 from attestd.issue.keys import Keys
 from attestd.issue.lifetime import expiry
+from attestd.issue.signer import Signer
 from attestd.issue.statement import Basis, Statement, token_id
 from attestd.policy.document import Policy
 from attestd.round.case import Case
@@ -25,6 +26,9 @@ from tpm.structures.algorithms import SHA256
 from tpm.structures.pcrs import PcrSelection, pcr_digest
 from tpm.structures.public import parse_sized_public
 from tpm.verify.pcrs import VerifiedPcrs
+
+SIGNING_USES = {"x509-svid": "x509", "wit-svid": "wit", "jwt-svid": "jwt", "client-attestation": "jwt"}
+"""Which of our keys signs a format. Kinds of tokens that share a key are told apart by their `typ`."""
 
 POSTURE_TTL = 600
 """Seconds that an accepted posture is good for where the policy grants no credential that would say it."""
@@ -41,7 +45,9 @@ class MintedCredential:
     text: str
     expires_at: int
     kid: str
-    key_thumbprint: str | None
+    key: BoundKey | None
+    resident: bool
+    """The key is proven to live in the device's TPM."""
 
     def told(self) -> dict[str, Any]:
         """The member of the answer."""
@@ -132,8 +138,7 @@ def _posture_until(policy: Policy, now: int) -> int:
 def _credential(
     service: Service, keys: Keys, wanted: EntitledCredential, basis: Basis, *, now: int, until: int
 ) -> MintedCredential:
-    use = {"x509-svid": "x509", "wit-svid": "wit", "jwt-svid": "jwt"}[wanted.format]
-    signer = keys.signer(use)
+    signer = keys.signer(SIGNING_USES[wanted.format])
     issuer_until = None if signer.authority is None else signer.authority.not_after
     ends = expiry(now=now, ttl=wanted.grant.ttl, posture_until=until, issuer_until=issuer_until)
     statement = Statement(wanted.spiffe_id, basis, now, ends)
@@ -141,23 +146,31 @@ def _credential(
         number = serial_number(secrets.token_bytes(20))
         svid = x509_svid.issue(signer, statement, key=_bound(wanted), serial=number)
         identifier, text = f"{number:040x}", svid.certificate_chain
-    elif wanted.format == "wit-svid":
-        identifier = token_id(secrets.token_bytes(16))
-        text = wit.issue(signer, statement, key=_bound(wanted), jti=identifier)
     else:
         identifier = token_id(secrets.token_bytes(16))
-        text = jwt_svid.issue(
-            signer,
-            statement,
-            issuer=service.config.external_url,
-            audience=wanted.audience,
-            jti=identifier,
-        )
-    thumbprint = None if wanted.key is None else wanted.key.thumbprint
-    agent = wanted.grant.agent
+        text = _token(signer, statement, wanted, issuer=service.config.external_url, jti=identifier)
     return MintedCredential(
-        identifier, wanted.format, agent, wanted.spiffe_id, text, ends, signer.kid, thumbprint
+        identifier,
+        wanted.format,
+        wanted.grant.agent,
+        wanted.spiffe_id,
+        text,
+        ends,
+        signer.kid,
+        wanted.key,
+        wanted.resident,
     )
+
+
+def _token(signer: Signer, statement: Statement, wanted: EntitledCredential, *, issuer: str, jti: str) -> str:
+    match wanted.format:
+        case "wit-svid":
+            return wit.issue(signer, statement, key=_bound(wanted), jti=jti)
+        case "client-attestation":
+            return client_attestation.issue(signer, statement, issuer=issuer, key=_bound(wanted), jti=jti)
+        case "jwt-svid":
+            return jwt_svid.issue(signer, statement, issuer=issuer, audience=wanted.audience, jti=jti)
+    raise ValueError(f"no credential has the format {wanted.format}")
 
 
 def _bound(wanted: EntitledCredential) -> BoundKey:

@@ -10,12 +10,14 @@ from attestd.round.judge import Judgement, is_stale
 from attestd.round.mint import Minted, MintedSeal
 from attestd.service import Service
 from attestd.store import attestations, audit, credentials, devices, meta, policies, sealed_keys, signing_keys
-from attestd.store.attestations import Outcome
+from attestd.store.attestations import Ended, Outcome
+from attestd.store.canonical import canonical_json
 from attestd.store.credentials import Issued
-from attestd.store.devices import Baseline, Device, Mark, Posture
+from attestd.store.devices import Device, Mark, Posture
 from attestd.store.engine import Transaction
 from attestd.store.sealed_keys import Sealed
 from attestd.wire import Problem
+from tpm.verify.continuity import Baseline
 
 
 def refuse_case(
@@ -90,7 +92,7 @@ def issue_case(
         device = devices.find(tx, device_id)
         problem = _changed(tx, device, case, judgement, minted) or _reused(tx, device_id, minted, now=now)
         if problem is not None:
-            ended = "conflict" if problem.code == "conflict" else "refused"
+            ended: Ended = "conflict" if problem.code == "conflict" else "refused"
             attestations.finish(tx, case.attestation_id, Outcome(outcome=ended, code=problem.code), now)
             event = refusal_event(case.claim, problem, case.request_id, policy=judgement.policy.label)
             audit.append(tx, signer, event, chain=device_id, now=now)
@@ -136,8 +138,8 @@ def _changed(
 def _reused(tx: Transaction, device_id: str, minted: Minted, *, now: int) -> Problem | None:
     """A key to which another device's living credential is bound would make two devices one."""
     for index, credential in enumerate(minted.credentials):
-        thumbprint = credential.key_thumbprint
-        if thumbprint is not None and credentials.bound_elsewhere(tx, thumbprint, device_id, now=now):
+        key = credential.key
+        if key is not None and credentials.bound_elsewhere(tx, key.thumbprint, device_id, now=now):
             detail = "Another device's credential is bound to this key; make a new key."
             pointer = f"/credentials/{index}/key"
             return Problem("identity_bound", detail, pointer=pointer, cause="key_reuse")
@@ -196,7 +198,7 @@ def _keep_credentials(tx: Transaction, case: Case, judgement: Judgement, minted:
             agent=credential.agent,
             format=credential.format,
             spiffe_id=credential.spiffe_id,
-            key_thumbprint=credential.key_thumbprint,
+            key_thumbprint=None if credential.key is None else credential.key.thumbprint,
             issued_at=now,
             expires_at=credential.expires_at,
             reset_count=clock.reset_count,
@@ -204,6 +206,8 @@ def _keep_credentials(tx: Transaction, case: Case, judgement: Judgement, minted:
             policy_name=policy.document.name,
             policy_version=policy.version,
             root_sha256=case.device.root_sha256,
+            key_jwk=None if credential.key is None else canonical_json(credential.key.members),
+            resident=credential.resident,
         )
         for credential in minted.credentials
     ]

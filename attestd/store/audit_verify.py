@@ -27,6 +27,8 @@ Kind = Literal[
 ]
 
 PAGE = 500
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999: a later time cannot be written."""
 
 
 class HeadVerifier(Protocol):
@@ -142,41 +144,30 @@ def _pass(walk: _Walk, row: Row, record: Mapping[str, Any]) -> None:
 
 def _record_fault(walk: _Walk, row: Row, record: Mapping[str, Any]) -> Fault | None:
     expected = walk.last.sequence + 1
+    this = f"record {expected}"
     # 1. None is missing before it.
     if row["sequence"] != expected:
-        return Fault(
-            walk.chain, expected, "removed", f"record {expected} is gone: the next one is {row['sequence']}"
-        )
+        return Fault(walk.chain, expected, "removed", f"{this} is gone: the next one is {row['sequence']}")
     # 2. It is a record, and where it says.
-    if (
-        not isinstance(row["record"], str)
-        or not isinstance(row["hash"], bytes)
-        or not isinstance(row["time"], int)
-    ):
-        return Fault(walk.chain, expected, "edited", f"record {expected} is no record any more")
+    types = (type(row["record"]), type(row["hash"]), type(row["time"]))
+    if types != (str, bytes, int) or not 0 <= row["time"] <= LATEST_MS:
+        return Fault(walk.chain, expected, "edited", f"{this} is no record any more")
     if (record.get("chain"), record.get("sequence")) != (walk.chain, expected):
-        if row["hash"] == link(walk.before_last, row["record"]) and record.get("sequence") == expected - 1:
-            return Fault(
-                walk.chain, expected - 1, "inserted", f"record {expected - 1} stands where another one was"
-            )
-        said = f"{record.get('sequence')} of {record.get('chain')}"
-        return Fault(
-            walk.chain,
-            expected,
-            "reordered",
-            f"in the place of record {expected} is one that says it is {said}",
+        if record.get("sequence") == expected - 1 and row["hash"] == link(walk.before_last, row["record"]):
+            told = f"record {expected - 1} stands where another one was"
+            return Fault(walk.chain, expected - 1, "inserted", told)
+        told = (
+            f"in the place of {this} is one that says it is {record.get('sequence')} of {record.get('chain')}"
         )
+        return Fault(walk.chain, expected, "reordered", told)
     # 3. It is what was hashed behind its predecessor.
     if row["hash"] != link(walk.last.hash, row["record"]):
-        return Fault(walk.chain, expected, "edited", f"record {expected} does not have the hash that it had")
+        return Fault(walk.chain, expected, "edited", f"{this} does not have the hash that it had")
     # 4. What it is found by is what it says.
-    columns = ("event", "decision", "code", "request_id", "device_id")
-    if any(row[name] != record.get(name) for name in columns) or record_time(row["time"]) != record.get(
-        "time"
-    ):
-        return Fault(
-            walk.chain, expected, "edited", f"record {expected} is filed as something that it does not say"
-        )
+    columns = {name: row[name] for name in ("event", "decision", "code", "request_id", "device_id")}
+    columns["time"] = record_time(row["time"])
+    if any(value != record.get(name) for name, value in columns.items()):
+        return Fault(walk.chain, expected, "edited", f"{this} is filed as something that it does not say")
     return None
 
 

@@ -10,6 +10,4 @@ def canonical_json(value: Any) -> str:
     Nothing that a stranger chose (a line break, a terminal's escape, U+2028) is in it as such, so a record is
     one line whatever it says. Floats that are no numbers are refused with ValueError.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    # The one ASCII control character that JSON leaves alone.
-    return text.replace("\x7f", "\\u007f")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -8,7 +8,8 @@ its work.
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from attestd.store.engine import T, Work
@@ -56,6 +57,16 @@ class GroupCommit:
         if job.error is not None:
             raise job.error
         return cast(T, job.result)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is written meanwhile, unless the current group takes longer than our patience."""
+        held = self._writer.acquire(timeout=self._patience)
+        try:
+            yield
+        finally:
+            if held:
+                self._writer.release()
 
     def _lead(self) -> None:
         """Run and commit the next group, and tell each of it what became of it."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attestd.store import attestations, credentials, devices, enrollments, meta, nonces, quarantine
+from attestd.store import attestations, credentials, devices, enrollments, meta, nonces, quarantine, tokens
 from attestd.store.audit import AuditEvent, HeadSigner, append, append_all
 from attestd.store.audit_counter import CountedRefusals
 from attestd.store.engine import Transaction
@@ -11,6 +11,7 @@ from attestd.store.store import Store
 
 INTENT_SECONDS = 60
 CREDENTIAL_DAYS = 30
+TOKEN_DAYS = 30
 ATTESTATION_DAYS = 30
 _DAY_MS = 86_400_000
 
@@ -81,6 +82,7 @@ def _purge(tx: Transaction, now: int) -> int:
         nonces.purge(tx, now),
         enrollments.purge(tx, now),
         credentials.purge(tx, now - CREDENTIAL_DAYS * _DAY_MS),
+        tokens.purge(tx, now - TOKEN_DAYS * _DAY_MS),
         attestations.purge(tx, now - ATTESTATION_DAYS * _DAY_MS),
         quarantine.purge(tx, now - quarantine.KEEP_MS),
     )

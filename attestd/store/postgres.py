@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import psycopg
-from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, SerializationFailure, UniqueViolation
+from psycopg.errors import (
+    DeadlockDetected,
+    DuplicateObject,
+    DuplicateTable,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+    UniqueViolation,
+)
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
@@ -20,12 +27,12 @@ Connection = psycopg.Connection[DictRow]
 
 READS = psycopg.IsolationLevel.REPEATABLE_READ
 ATTEMPTS = 40
+TWICE = (UniqueViolation, DuplicateTable, DuplicateObject)
 MISTAKES = 5
-"""Unique violations of one work: a concurrent insert's goes away when the work runs again, ours does not."""
+"""What is made twice: if somebody else made it meanwhile, the work runs well next time; if we did, never."""
 
 _SETTINGS = """
-    SELECT set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),
-           set_config('enable_seqscan', 'off', false),
+    SELECT set_config('statement_timeout', %s, false), set_config('enable_seqscan', 'off', false),
            CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
                 THEN set_config('synchronous_commit', 'on', false) END
 """
@@ -50,8 +57,8 @@ class PostgresEngine:
                 break
             try:
                 return here.transact(work, read_only=False)
-            except (SerializationFailure, DeadlockDetected, UniqueViolation) as error:
-                if attempt == MISTAKES and isinstance(error, UniqueViolation):
+            except (SerializationFailure, DeadlockDetected, *TWICE) as error:
+                if attempt == MISTAKES and isinstance(error, TWICE):
                     raise
                 last = error
             finally:
@@ -118,8 +125,7 @@ class _Transaction:
 
 def _configure(connection: Connection, patience: float) -> None:
     # Sequential scans of small tables lock the whole table: unrelated transactions would conflict.
-    timeout = str(int(patience * 1000))
-    connection.execute(_SETTINGS, (timeout, timeout))
+    connection.execute(_SETTINGS, (str(int(patience * 1000)),))
     connection.commit()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from typing import Any
 
 from sqlite_utils import Database
@@ -79,11 +80,13 @@ class _Connections:
             self._idle.append(database)
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Between two groups, if the current one ends in time."""
+        with self.group.paused():
+            while self._idle:
+                self._idle.pop().close()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
 
     def _write_connection(self) -> sqlite3.Connection:
         if self._writer is None:
@@ -100,7 +103,7 @@ class _Connections:
             cached_statements=256,
         )
         database = Database(connection, execute_plugins=False)
-        database.enable_wal()
+        _enable_wal(database, self._patience)
         # Only now: sqlite-utils takes the columns of its own rows by their place.
         connection.row_factory = _as_dict
         connection.execute("PRAGMA synchronous = FULL")
@@ -121,6 +124,18 @@ def _make_file(path: str) -> None:
         return
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
+
+
+def _enable_wal(database: Database, patience: float) -> None:
+    """Waits by itself: SQLite does not, when several open a new file at the same moment."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return database.enable_wal()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _as_dict(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:

@@ -3,23 +3,26 @@
 A thin Flask: it routes, and hands every error to one place. No sessions, templates, files or redirects.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from attestd.clock import now_ms
+from attestd.oauth.errors import OAuthError
+from attestd.oauth.metadata import mtls_url
 from attestd.protocol import read
 from attestd.store.errors import StoreUnavailable
 from attestd.web.answers import JSON, Headers, headers_of, internal_error, problem_answer, store_unavailable
 from attestd.web.body import json_bytes
 from attestd.web.exchange import KEY, Exchange, source_of
+from attestd.web.forms import FORM_CAP, granted, peer_certificate, refused, request_of
 from attestd.web.log import SERVER
 from attestd.web.metrics import Metrics
 from attestd.web.pages import pages_of
-from attestd.web.routes import Page, Verb, check_declared, check_table
-from attestd.web.seam import WebService
+from attestd.web.routes import Entry, Form, Page, Verb, check_declared, check_table
+from attestd.web.seam import Published, WebService
 from attestd.wire import Problem, dump_json, load_json
 
 _NOT_FOUND: Final = "There is nothing at this path; paths are taken as they are written."
@@ -28,16 +31,21 @@ _NOT_FOUND: Final = "There is nothing at this path; paths are taken as they are 
 class Web(Flask):
     """The WSGI application. `refusal` serves the worker too, for requests that never get as far as this."""
 
-    def __init__(self, service: WebService, verbs: Sequence[Verb], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        service: WebService,
+        actions: Sequence[Verb | Form],
+        published: Mapping[str, Callable[[int], Published]],
+        metrics: Metrics,
+    ) -> None:
         super().__init__("attestd.web", static_folder=None)
         self.service = service
         self.metrics = metrics
-        self.table: tuple[Verb | Page, ...] = (*verbs, *pages_of(service, tuple(verbs), metrics))
-        limits = service.config.limits
-        self._caps = {
-            entry.path.encode(): limits.attestation_body for entry in verbs if entry.cap == "attestation_body"
-        }
-        self._cap = limits.body
+        actions = tuple(actions)
+        self.table: tuple[Entry, ...] = (*actions, *pages_of(service, actions, metrics, published))
+        self._cap = service.config.limits.body
+        self._caps = {entry.path.encode(): self._cap_for(entry) for entry in actions}
+        self._url, self._mtls_url = service.config.external_url, mtls_url(service.config)
         self._behind_proxy = service.config.tls.behind_proxy
         self.url_map.merge_slashes = False  # it would redirect //path
         check_table(self.table)
@@ -92,9 +100,21 @@ class Web(Flask):
         exchange.code, exchange.device_id = problem.code, problem.device_id
         return problem_answer(problem, exchange.request_id)
 
-    def _add(self, entry: Verb | Page) -> None:
-        view = self._verb(entry) if isinstance(entry, Verb) else _page(entry)
-        method = "POST" if isinstance(entry, Verb) else "GET"
+    def _cap_for(self, entry: Verb | Form) -> int:
+        if isinstance(entry, Form):
+            return min(FORM_CAP, self._cap)
+        limits = self.service.config.limits
+        return limits.attestation_body if entry.cap == "attestation_body" else self._cap
+
+    def _add(self, entry: Entry) -> None:
+        match entry:
+            case Verb():
+                view = self._verb(entry)
+            case Form():
+                view = self._form(entry)
+            case Page():
+                view = _page(entry)
+        method = "GET" if isinstance(entry, Page) else "POST"
         self.add_url_rule(
             entry.path, entry.path.replace(".", "_"), view, methods=[method], provide_automatic_options=False
         )
@@ -115,6 +135,43 @@ class Web(Flask):
             return Response(raw, verb.status, headers_of(exchange.request_id, JSON, length=len(raw)))
 
         return view
+
+    def _form(self, form: Form) -> Callable[[], Response]:
+        """The same for the authorization server, whose refusals are told as OAuth tells them."""
+        limits, cap = self.service.limits, self.cap_of(form.path.encode())
+
+        def view() -> Response:
+            exchange: Exchange = request.environ[KEY]
+            limits.admit_source(exchange.source, now=exchange.now)
+            try:
+                url = self._url_of(request.environ)
+                asked = request_of(request.environ, exchange, url, cap if form.takes_form else None)
+                answer = form.call(asked)
+            except OAuthError as error:
+                return self._refused(form, error, exchange)
+            if answer.proven:
+                limits.return_source(exchange.source)
+            exchange.device_id = answer.device_id
+            status, headers, body = granted(answer, exchange.request_id)
+            return Response(body, status, headers)
+
+        return view
+
+    def _url_of(self, environ: Mapping[str, Any]) -> str:
+        """The configured URL of the listener that the request came to; only one of them asks for
+        certificates."""
+        if self._mtls_url is not None and peer_certificate(environ) is not None:
+            return self._mtls_url
+        return self._url
+
+    def _refused(self, form: Form, error: OAuthError, exchange: Exchange) -> Response:
+        form.record(error, now=exchange.now, request_id=exchange.request_id, source=exchange.source)
+        if error.device_id is not None:
+            self.service.limits.return_source(exchange.source)
+        exchange.code, exchange.device_id = error.error, error.device_id
+        tried = "HTTP_AUTHORIZATION" in request.environ
+        status, headers, body = refused(error, exchange.request_id, authorization=tried)
+        return Response(body, status, headers)
 
     def _answer_error(self, error: Exception) -> Response:
         problem = _problem_of(error)
@@ -160,6 +217,13 @@ def _problem_of(error: Exception) -> Problem:
     return internal_error()
 
 
-def create_web(service: WebService, verbs: Sequence[Verb], *, metrics: Metrics | None = None) -> Web:
-    """The application; ValueError if a route does not say how its callers are authenticated."""
-    return Web(service, verbs, metrics or Metrics())
+def create_web(
+    service: WebService,
+    actions: Sequence[Verb | Form],
+    *,
+    published: Mapping[str, Callable[[int], Published]] | None = None,
+    metrics: Metrics | None = None,
+) -> Web:
+    """The application, with documents that are published beside the service's own; ValueError if a route does
+    not say how its callers are authenticated."""
+    return Web(service, actions, published or {}, metrics or Metrics())

@@ -1,12 +1,12 @@
 """What can be read by anyone? Health, metrics, the interface's description, published keys."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from attestd.web.answers import JSON
 from attestd.web.metrics import MEDIA_TYPE, Metrics
 from attestd.web.openapi import describe
-from attestd.web.routes import Document, Page, Verb
+from attestd.web.routes import Document, Form, Page, Verb
 from attestd.web.seam import Published, WebService
 from attestd.wire import Problem, dump_json
 
@@ -18,8 +18,13 @@ PUBLISHED_SECONDS: Final = 60
 """How long a relying party may keep a published document."""
 
 
-def pages_of(service: WebService, verbs: tuple[Verb, ...], metrics: Metrics) -> tuple[Page, ...]:
-    """Every page, the published documents included."""
+def pages_of(
+    service: WebService,
+    actions: tuple[Verb | Form, ...],
+    metrics: Metrics,
+    more: Mapping[str, Callable[[int], Published]],
+) -> tuple[Page, ...]:
+    """Every page, the published documents included; one of `more` stands for the service's of that path."""
     described: list[Document] = []  # made once, when everything that it describes is known
     pages = (
         Page(
@@ -28,9 +33,9 @@ def pages_of(service: WebService, verbs: tuple[Verb, ...], metrics: Metrics) -> 
         Page("/readyz", lambda now: _ready(service, now), _OPERATORS, "Requests can be handled here."),
         Page("/metrics", lambda now: Document(metrics.render(), MEDIA_TYPE), _OPERATORS, "For Prometheus."),
         Page("/openapi.json", lambda now: described[0], _PUBLIC, "This description."),
-        *(_published(path, render) for path, render in service.documents().items()),
+        *(_published(path, render) for path, render in {**service.documents(), **more}.items()),
     )
-    described.append(Document(describe((*verbs, *pages), url=service.config.external_url), JSON))
+    described.append(Document(describe((*actions, *pages), url=service.config.external_url), JSON))
     return pages
 
 

@@ -6,10 +6,14 @@ say how its callers are authenticated.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 from werkzeug.routing import Map
+
+from attestd.oauth.answer import Answer
+from attestd.oauth.errors import OAuthError
+from attestd.oauth.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,27 @@ class Verb:
     status: int = 201
     cap: Literal["body", "attestation_body"] = "body"
     proves: bool = False
+
+
+class RecordRefusal(Protocol):
+    """Keeps a refusal for the audit, unless `error.recorded`."""
+
+    def __call__(self, error: OAuthError, *, now: int, request_id: str, source: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`POST path`: an endpoint of the authorization server, which answers as OAuth does.
+
+    It takes a form, or no body where `takes_form` is false. Its refusals are `OAuthError`s, kept by `record`.
+    """
+
+    path: str
+    call: Callable[[Request], Answer]
+    record: RecordRefusal
+    authentication: str
+    summary: str
+    takes_form: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +76,10 @@ class Page:
     summary: str
 
 
-def check_table(table: Iterable[Verb | Page]) -> None:
+Entry = Verb | Form | Page
+
+
+def check_table(table: Iterable[Entry]) -> None:
     """ValueError for a path named twice, or an entry without its authentication."""
     seen: set[str] = set()
     for entry in table:
@@ -62,7 +90,7 @@ def check_table(table: Iterable[Verb | Page]) -> None:
         seen.add(entry.path)
 
 
-def check_declared(rules: Map, table: Iterable[Verb | Page]) -> None:
+def check_declared(rules: Map, table: Iterable[Entry]) -> None:
     """ValueError for a rule outside the table."""
     declared = {entry.path for entry in table}
     for rule in rules.iter_rules():

@@ -35,6 +35,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._contexts: dict[int, ssl.SSLContext | None] = {}
+        self._stamps: tuple[int, ...] = ()  # of what the contexts were made of
         self._waiting: dict[Connection, int] = {}  # what each waits for
         self._held = Held()
         self._next_sweep = 0.0
@@ -50,8 +51,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self._contexts = self._read_contexts()
 
     def _read_contexts(self) -> dict[int, ssl.SSLContext | None]:
+        stamps = self._look()
         pairs = zip(self.sockets, self.app.listeners, strict=True)
-        return {sock.fileno(): listener.context() for sock, listener in pairs}
+        contexts = {sock.fileno(): listener.context() for sock, listener in pairs}
+        self._stamps = stamps
+        return contexts
+
+    def _look(self) -> tuple[int, ...]:
+        return tuple(listener.stamp() for listener in self.app.listeners)
 
     def _reload(self) -> None:
         """New connections get the certificates that are in the files now; unusable ones change nothing."""
@@ -185,6 +192,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         if now < self._next_sweep:
             return
         self._next_sweep = now + 1.0
+        if self._look() != self._stamps:
+            self._reload()
         for connection in [waiting for waiting in self._waiting if waiting.deadline <= now]:
             self._drop(connection)
         if self.nr_conns >= self.worker_connections:

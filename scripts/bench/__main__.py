@@ -11,7 +11,9 @@ from scripts.bench import evidence, ima, rounds
 def main() -> int:
     """Exit status 1 if a promised ratio was missed."""
     print(f"{_processor()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
-    print("medians of interleaved runs, with the half of all values around them; floors measured in the same run\n")
+    print(
+        "medians of interleaved runs, the half of all values around them; floors from the same run\n"
+    )
     missed = 0
     for part in (evidence, ima, rounds):
         for row in part.rows():

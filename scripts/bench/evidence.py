@@ -27,18 +27,21 @@ def rows() -> Iterator[Row]:
         ours, floor = _quote_check(kind)
         yield pair(f"quote check, {_title(kind)}", ours, floor, bound=bound)
     for kind in ("rsa", "p256"):
-        parent = parse_sized_public(sized(Machine.create(None, ek=kind).ek_public))
-        floor = _bare_encryption(kind, parent.public_key())
-        minted = mint("secret-32", policy_digest=bytes(32))
-        name = b"\x00\x0b" + os.urandom(32)
-        secret = os.urandom(32)
-        yield pair(
-            f"credential challenge, {_title(kind)}",
-            lambda: make_credential(parent, name, secret),
-            floor,
-            bound=2.0,
-        )
-        yield pair(f"duplication, {_title(kind)}", lambda: duplicate(minted, parent), floor, bound=2.0)
+        yield from _wrapping(kind)
+
+
+def _wrapping(kind: str) -> Iterator[Row]:
+    """What is made for a TPM to open: a challenge, and a sealed key."""
+    parent = parse_sized_public(sized(Machine.create(None, ek=kind).ek_public))
+    floor = _bare_encryption(kind, parent.public_key())
+    minted, secret = mint("secret-32", policy_digest=bytes(32)), os.urandom(32)
+    name = b"\x00\x0b" + os.urandom(32)
+
+    def challenge() -> object:
+        return make_credential(parent, name, secret)
+
+    yield pair(f"credential challenge, {_title(kind)}", challenge, floor, bound=2.0)
+    yield pair(f"duplication, {_title(kind)}", lambda: duplicate(minted, parent), floor, bound=2.0)
 
 
 def _title(kind: str) -> str:

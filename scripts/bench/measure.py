@@ -38,12 +38,21 @@ class Row:
     name: str
     ours: Sample
     floor: Sample | None
+    ratio: float | None
     bound: float | None
     note: str = ""
 
-    @property
-    def ratio(self) -> float | None:
-        return None if self.floor is None else self.ours.median / self.floor.median
+    @classmethod
+    def beside(cls, name: str, ours: list[float], floor: list[float], *, bound: float | None) -> "Row":
+        """The ratio is the median of the pairs': what slowed the machine for a moment slowed both of a pair.
+        """
+        ratio = statistics.median(mine / least for mine, least in zip(ours, floor, strict=True))
+        return cls(name, Sample.of(ours), Sample.of(floor), ratio, bound)
+
+    @classmethod
+    def alone(cls, name: str, ours: list[float], *, note: str = "") -> "Row":
+        """Something without a floor: its figures only."""
+        return cls(name, Sample.of(ours), None, None, None, note)
 
     @property
     def holds(self) -> bool:
@@ -71,7 +80,7 @@ def pair(
                 values.append(_timed(work, batch))
     finally:
         gc.enable()
-    return Row(name, Sample.of(measured[0]), Sample.of(measured[1]), bound)
+    return Row.beside(name, *measured, bound=bound)
 
 
 def _timed(work: Work, batch: int) -> float:

@@ -1,7 +1,7 @@
 """What does a whole round cost, beside the sum of what it cannot do without, and how many fit into a second?
 
-The floor of a round: two empty requests through the same server, one verification, the signatures, and the durable commits,
-all measured in this run.
+The floor of a round: two empty requests through the same server, one verification, the signatures, and the
+durable commits, all measured in this run.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from scripts.bench.measure import Row, Sample
+from scripts.bench.measure import Row
 from scripts.bench.server import Client, attestd_server, empty_server, enrolled
 from tests.attester import Machine, jwk_of, new_key, new_round, parent_key, signing_key
 
@@ -27,11 +27,10 @@ COMMITS = 2
 BAD_SHARE = 100
 """One in so many is bad evidence."""
 
-Members = Callable[[], dict[str, Any]]
-
 
 def rows() -> Iterator[Row]:
-    """The round with one credential beside its floor, the full round, and the load with bad evidence in it."""
+    """The round with one credential beside its floor, the full round, and the load with bad evidence in it.
+    """
     with tempfile.TemporaryDirectory(prefix="attestd-bench-") as work:
         directory = Path(work)
         with attestd_server(directory / "service") as (port, maker), empty_server(directory) as empty_port:
@@ -47,7 +46,7 @@ def rows() -> Iterator[Row]:
 
 def _one_credential(client: Client, empty: Client, machine: Machine, server: str, directory: Path) -> Row:
     key = jwk_of(new_key("p256"))
-    members: Members = lambda: {"credentials": [{"format": "x509-svid", "agent": "billing", "key": key}]}
+    members = {"credentials": [{"format": "x509-svid", "agent": "billing", "key": key}]}
     floors = {"commit": _commit(directory), "verify": _verification(), "sign": _signature()}
     ours: list[float] = []
     floor: list[float] = []
@@ -60,13 +59,13 @@ def _one_credential(client: Client, empty: Client, machine: Machine, server: str
         if number >= 20:
             ours.append(spent)
             floor.append(least)
-    return Row("round: challenge, X.509-SVID, EAR (SQLite)", Sample.of(ours), Sample.of(floor), 2.0)
+    return Row.beside("round: challenge, X.509-SVID, EAR (SQLite)", ours, floor, bound=2.0)
 
 
 def _everything(client: Client, machine: Machine, server: str) -> Row:
     key, parent = signing_key(), parent_key()
     name = {"name": key.name.hex()}
-    members: Members = lambda: {
+    members = {
         "certified": (key, parent),
         "credentials": [
             {"format": "x509-svid", "agent": "telemetry", "key": name},
@@ -77,16 +76,16 @@ def _everything(client: Client, machine: Machine, server: str) -> Row:
     }
     moment = machine.later(1_000_000)
     values = [_round(client, moment.later(number), server, members) for number in range(ROUNDS // 2)]
-    return Row("round: 3 credentials, certified, sealed key", Sample.of(values), None, None)
+    return Row.alone("round: 3 credentials, certified, sealed key", values)
 
 
-def _round(client: Client, machine: Machine, server: str, members: Members) -> float:
+def _round(client: Client, machine: Machine, server: str, members: dict[str, Any]) -> float:
     """Microseconds in the two requests; what the device's side does in between does not count."""
     begin = time.perf_counter_ns()
     status, challenge = client.json("/v1/challenges", {"device_id": machine.device_id})
     spent = time.perf_counter_ns() - begin
     assert status == 201, challenge
-    body = _encode(new_round(machine, challenge, server, **members()).body())
+    body = _encode(new_round(machine, challenge, server, **members).body())
     begin = time.perf_counter_ns()
     status, answer = client.post("/v1/attestations", body)
     spent += time.perf_counter_ns() - begin
@@ -130,10 +129,10 @@ def _load(port: int, machine: Machine, server: str) -> Iterator[Row]:
     times = sorted(spent for spent, _, _ in outcomes)
     p99 = times[int(len(times) * 0.99)]
     note = (
-        f"{len(outcomes) / seconds:.0f} rounds/s with the attester on the same machine, p99 {p99 / 1000:.1f} ms, "
-        f"{accepted} accepted, {refused} of {sum(b for _, b, _ in outcomes)} bad refused, {wrong} bad accepted"
+        f"{len(outcomes) / seconds:.0f} rounds/s beside the attester, p99 {p99 / 1000:.1f} ms, "
+        f"{accepted} accepted, {refused} of {sum(b for _, b, _ in outcomes)} bad refused, {wrong} accepted"
     )
-    yield Row("load: 2 clients, 1 % bad evidence", Sample.of(times), None, None, note)
+    yield Row.alone("load: 2 clients, 1 % bad evidence", times, note=note)
 
 
 def _encode(body: dict[str, Any]) -> bytes:

@@ -51,7 +51,8 @@ class Client:
 
 @contextmanager
 def attestd_server(directory: Path) -> Iterator[tuple[int, TestMaker]]:
-    """`attestd serve` on SQLite with full durability, one trusted maker, no rate limits; its port and the maker."""
+    """`attestd serve` on SQLite with full durability, one trusted maker, no rate limits; its port and the
+    maker."""
     port, maker = free_port(), TestMaker.create()
     run("init", str(directory), "--trust-domain", "example.org", "--listen", f"127.0.0.1:{port}")
     configure(directory, {"auto_admit": "true", "unproven_per_second": "0", "device_per_minute": "0"})
@@ -94,9 +95,7 @@ def free_port() -> int:
 @contextmanager
 def _process(command: list[str], port: int) -> Iterator[None]:
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, process)
         yield

@@ -15,14 +15,18 @@ from tests.attester import (
     EK_ATTRIBUTES,
     POLICY_A,
     Machine,
+    TpmKey,
     activation_body,
     b64,
     enrollment_body,
     new_key,
+    opened,
     public_area,
     sized,
 )
 from tests.deployment import SERVER, Deployment
+from tests.tpm import forge
+from tests.tpm.verify.test_templates import TEMPLATES
 
 ENROLL, ACTIVATE = "/v1/enrollments", "/v1/activations"
 
@@ -235,3 +239,16 @@ def test_ac_5_the_key_is_of_the_type_that_the_certificate_says(
     body = enrollment_body(machine, ek_certificate=b64(plant.maker.endorse(other)))
     plant.problem(body, 403, "enrollment_refused", ENROLL, cause="ek_key_mismatch")
     plant.enroll(machine)
+
+
+@pytest.mark.parametrize("template", ["L-1", "L-2", "H-1", "H-2", "H-3", "H-4", "H-6"])
+def test_ac_5_a_tpm_of_every_template_enrols_and_takes_its_sealed_key(
+    plant: Deployment, template: str
+) -> None:
+    kind, shape = TEMPLATES[template]
+    key = forge.private_key(kind)
+    endorsed = replace(Machine.create(plant.maker), ek=key, ek_certificate=plant.maker.endorse(key))
+    machine = replace(endorsed, ek_public=forge.public_area(key, **shape))
+    plant.enroll(machine)
+    (sealed,) = plant.attest(machine, sealed_keys=[{"name": "disk", "parent": "ek"}])["sealed_keys"]
+    assert len(opened(TpmKey(machine.ek, machine.ek_public), sealed)) == 32

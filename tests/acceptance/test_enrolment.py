@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -215,6 +217,24 @@ def test_a_withdrawn_root_stops_the_next_issue_and_an_imported_one_allows_it(
     assert deployment.ask(ATTEST, body, now=later + 2000)["verdict"] == "accepted"
 
 
+def test_what_rests_on_a_withdrawn_root_ends_with_it(deployment: Deployment, machine: Machine) -> None:
+    trusted = deployment.directory / "other.pem"
+    maker = TestMaker.create("Another Maker")
+    trusted.write_bytes(maker.pem)
+    deployment.operate("ek-roots", "import", str(trusted))
+    deployment.restart()
+    other = Machine.create(maker)
+    deployment.enroll(other)
+    for one in (machine, other):
+        deployment.attest(one, credentials=[credential("x509-svid", key=jwk_of(new_key("p256")))])
+    deployment.operate("ek-roots", "remove", "maker.pem")
+    assert (deployment.live(machine), deployment.live(other)) == (0, 1)
+    deployment.restart()
+    refused = deployment.round(machine.later()).body()
+    deployment.problem(refused, 403, "enrollment_refused", cause="ek_root_withdrawn")
+    deployment.attest(other.later())
+
+
 @pytest.mark.parametrize("with_certificate", [True, False])
 def test_enrolling_again_does_not_shed_a_withdrawn_root(
     deployment: Deployment, machine: Machine, with_certificate: bool
@@ -236,6 +256,29 @@ def test_enrolling_again_does_not_shed_a_withdrawn_root(
     (deployment.directory / "ek-roots" / "maker.pem").write_bytes(deployment.maker.pem)
     deployment.restart()
     deployment.attest(again.later())
+
+
+def test_an_operators_list_outlasts_a_withdrawn_root_and_says_so(tmp_path: Path) -> None:
+    maker = TestMaker.create()
+    machine = Machine.create(maker)
+    settings = {"ek_allow": f'["{machine.device_id}"]'}
+    listing = Deployment.create(tmp_path / "service", settings=settings, roots=[maker.pem])
+    listing.apply(policy_for(machine))
+    listing.enroll(machine)
+    wanted = [credential("wit-svid", key=jwk_of(new_key("p256")))]
+
+    def assurance(answer: dict[str, Any]) -> str:
+        claims = jwt.decode(answer["credentials"][0]["token"], options={"verify_signature": False})
+        return str(claims["urn:attestd:attestation"]["assurance"])
+
+    assert assurance(listing.attest(machine, credentials=wanted)) == "ek_verified"
+    (listing.directory / "ek-roots" / "root0.crt").unlink()
+    listing.restart()
+    assert assurance(listing.attest(machine.later(), credentials=wanted)) == "allow_listed"
+    first, second = listing.rows("SELECT root_sha256 FROM credentials ORDER BY issued_at")
+    assert first["root_sha256"] is not None
+    assert second["root_sha256"] is None
+    listing.close()
 
 
 def test_a_tpm_that_becomes_known_to_its_maker_is_no_first_use_any_more(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from attestd.config import Config, load_config
+from attestd.counterparts import Resource, SubjectIssuer
 from tpm.errors import PolicyError
 
 DEVICE = "ab" * 32
@@ -28,6 +29,7 @@ pending_age = "1d"
 certificate = "tls/cert.pem"
 key = "tls/key.pem"
 behind_proxy = false
+mtls_listen = "0.0.0.0:8444"
 [limits]
 nonce_ttl = "2m"
 clock_skew = "3s"
@@ -36,6 +38,22 @@ attestation_body = 4096
 unproven_per_second = 0
 device_per_minute = 7
 audit_unproven = 0
+[[subject_issuer]]
+issuer = "https://login.example.org"
+audience = "attestd"
+jwks = "discovery"
+[[subject_issuer]]
+issuer = "http://127.0.0.1:9000/realm"
+audience = "https://attest.example.org"
+jwks = "file:keys/realm.jwks"
+allow_private = true
+[[resource]]
+audience = "https://tools.example.org"
+jwks = "file:/etc/attestd/tools.jwks"
+[[resource]]
+audience = "https://tools.example.org"
+jwks = "file:keys/other.jwks"
+client_id = "other"
 """
 
 
@@ -67,6 +85,8 @@ def test_one_line_is_a_configuration_and_the_rest_has_safe_defaults(write, tmp_p
     assert (config.limits.body, config.limits.attestation_body) == (4 << 20, 32 << 20)
     assert (config.limits.unproven_per_second, config.limits.device_per_minute) == (50, 60)
     assert config.limits.audit_unproven == 10
+    assert (config.tls.mtls_listen, config.mtls_url) == (None, None)
+    assert (config.subject_issuers, config.resources) == ((), ())
     assert config.unsafe_modes() == ()
     assert not config.exposed
 
@@ -85,9 +105,24 @@ def test_every_key_is_read(write, tmp_path) -> None:
     assert admission.denied_manufacturers == {"IFX", "ST M", "id:00001014"}
     assert admission.denied_firmware == {0x000700550000000A}
     assert (tls.certificate, tls.key) == (tmp_path / "tls/cert.pem", tmp_path / "tls/key.pem")
+    assert tls.mtls_listen == "0.0.0.0:8444"
     assert (limits.nonce_ttl, limits.clock_skew) == (120, 3)
     assert (limits.body, limits.attestation_body) == (2048, 4096)
     assert (limits.unproven_per_second, limits.device_per_minute, limits.audit_unproven) == (0, 7, 0)
+    assert config.subject_issuers == (
+        SubjectIssuer("https://login.example.org", "attestd", "discovery", False),
+        SubjectIssuer(
+            "http://127.0.0.1:9000/realm",
+            "https://attest.example.org",
+            tmp_path / "keys/realm.jwks",
+            True,
+        ),
+    )
+    tools = "https://tools.example.org"
+    assert config.resources == (
+        Resource(audience=tools, jwks=Path("/etc/attestd/tools.jwks"), client_id=tools),
+        Resource(audience=tools, jwks=tmp_path / "keys/other.jwks", client_id="other"),
+    )
 
 
 def test_paths_are_relative_to_the_file_wherever_it_is_read_from(write, tmp_path, monkeypatch) -> None:
@@ -111,7 +146,7 @@ def test_paths_are_relative_to_the_file_wherever_it_is_read_from(write, tmp_path
         ('trust_domain = "example.org"\n[limit]\n', "config_unknown_key", "did you mean limits?"),
         ("", "config_missing_key", "trust_domain is missing"),
         ("trust_domain = 7", "config_type", "trust_domain is an integer; it must be text"),
-        ('trust_domain = "Example.org"', "config_value", "a SPIFFE trust domain has only a-z"),
+        ('trust_domain = "Example.org"', "config_value", "a trust domain is 1 to 255 lower-case"),
         ('trust_domain = ""', "config_value", "trust_domain is empty"),
         ("trust_domain = ", "config_syntax", "not TOML"),
         ('trust_domain = "a"\ntrust_domain = "b"', "config_syntax", "not TOML"),
@@ -158,9 +193,7 @@ def test_what_is_not_known_or_not_well_formed_is_refused(write, text, reason, sa
         ("[limits]\nunproven_per_second = -1", "config_value", "0 to"),
         ('[tls]\ncertificate = "c.pem"', "config_missing_key", "[tls] key is missing"),
         ('[tls]\nkey = "k.pem"', "config_missing_key", "[tls] certificate is missing"),
-        ('[tls]\nmtls_listen = "0.0.0.0:8441"', "config_unsupported", "not supported by this version"),
-        ('[[subject_issuer]]\nissuer = "x"', "config_unsupported", "subject_issuer is not supported"),
-        ('[[resource]]\naudience = "x"', "config_unsupported", "resource is not supported"),
+        ('[tls]\nmtls_listen = "0.0.0.0:8441"', "config_missing_key", "needs [tls] certificate and key"),
         ("tls = 1", "config_type", "a table"),
         ("keys = 2026-11-25", "config_type", "a date or time"),
     ],

@@ -17,6 +17,7 @@ from tpm.structures.attributes import (
     describe_attributes,
 )
 from tpm.structures.public import DEFAULT_EXPONENT, PublicArea, parse_public, qualified_name
+from tpm.verify.endorsement_strength import has_roca_fingerprint
 from tpm.verify.signature import VerifyingKey
 
 RSA_SIZES = (2048, 3072, 4096)
@@ -126,10 +127,10 @@ def has_full_length(public: PublicArea) -> bool:
 
 
 def check_strength(public: PublicArea) -> None:
-    """EvidenceError "weak_key" for RSA of another size than 2048, 3072, 4096, another exponent or an even
-    modulus.
+    """EvidenceError "weak_key" for RSA of another size than 2048, 3072, 4096, another exponent, an even
+    modulus, or one that Infineon's broken library made (ROCA): it made TPMs' keys first of all.
 
-    All curves that parse are strong enough. Keys weak by their generation (ROCA) are not looked for here.
+    All curves that parse are strong enough.
     """
     if public.type != "rsa":
         return
@@ -139,6 +140,8 @@ def check_strength(public: PublicArea) -> None:
         raise EvidenceError("weak_key", f"The RSA exponent is {public.exponent}, not 65537.")
     if not public.unique[0] or not public.unique[0][-1] & 1:
         raise EvidenceError("weak_key", "The RSA modulus is even.")
+    if has_roca_fingerprint(int.from_bytes(public.unique[0], "big")):
+        raise EvidenceError("weak_key", "The RSA key was made as in CVE-2017-15361 (ROCA) and can be broken.")
 
 
 def _key_parameters(key: VerifyingKey) -> bytes:

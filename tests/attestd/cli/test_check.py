@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from attestd.config import load_config
+from attestd.issue.jwk import public_jwk
 from attestd.store import meta
 from attestd.store.store import Store
 from tests.attestd.cli.conftest import Run
@@ -56,6 +57,22 @@ def tls_pair(directory: Path, *, until: timedelta, other_key: bool = False, mode
     edit(directory, "# key =", "key =")
 
 
+def key_set(directory: Path, content: str | None, *, after: str = "") -> None:
+    """A resource whose keys are to be in keys/tools.jwks, and that file with this content."""
+    with (directory / "attestd.toml").open("a", encoding="utf-8") as file:
+        file.write(
+            f'[[resource]]\naudience = "https://tools.example.org"\njwks = "file:keys/tools.jwks"\n{after}'
+        )
+    if content is not None:
+        (directory / "keys/tools.jwks").write_text(content, encoding="utf-8")
+        (directory / "keys/tools.jwks").chmod(0o600)
+
+
+def public_keys(count: int, **members: str) -> str:
+    found = [public_jwk(ec.generate_private_key(ec.SECP256R1()).public_key()) for _ in range(count)]
+    return json.dumps({"keys": [{**jwk, "kid": str(i), **members} for i, jwk in enumerate(found)]})
+
+
 Damage = Callable[[Path], object]
 
 FAULTS: list[tuple[str, Damage, str]] = [
@@ -76,6 +93,10 @@ FAULTS: list[tuple[str, Damage, str]] = [
     ("tls expired", lambda d: tls_pair(d, until=timedelta(days=-1)), "not today; renew it"),
     ("tls of two", lambda d: tls_pair(d, until=timedelta(days=90), other_key=True), "is not the key of"),
     ("ad-3 tls key open", lambda d: tls_pair(d, until=timedelta(days=90), mode=0o640), "chmod 600"),
+    ("keys of a resource are gone", lambda d: key_set(d, None), "tools.jwks: No such file"),
+    ("keys of a resource are none", lambda d: key_set(d, "[]"), "tools.jwks"),
+    ("no key of a resource", lambda d: key_set(d, '{"keys": []}'), "has no key that can be used"),
+    ("oa-3 a resource's private key", lambda d: key_set(d, public_keys(1, d="AA")), "holds a private key"),
     ("tls is gone", lambda d: edit(d, "# certificate =", 'key = "k"\ncertificate ='), "cert.pem"),
 ]
 
@@ -119,6 +140,47 @@ def test_a_good_certificate_is_no_fault_and_one_that_ends_soon_a_warning(attestd
     checked = attestd("check", "--config", served)
     assert checked.exit_code == 0
     assert "warning  tls" in checked.stdout
+
+
+def test_the_keys_of_counterparts_are_counted_and_nothing_is_fetched(attestd: Run, served: Path) -> None:
+    issuer = '[[subject_issuer]]\nissuer = "https://login.example.org"\naudience = "attestd"\n'
+    key_set(served.parent, public_keys(2), after=f'{issuer}jwks = "discovery"\n')
+    checked = attestd("check", "--config", served)
+    assert checked.exit_code == 0, checked.output
+    assert "https://tools.example.org: 2 keys in" in checked.stdout
+    assert "https://login.example.org: keys are fetched from it when they are needed" in checked.stdout
+
+
+def test_a_second_listener_is_told_with_its_address(attestd: Run, served: Path) -> None:
+    tls_pair(served.parent, until=timedelta(days=90))
+    edit(served.parent, "# mtls_listen =", "mtls_listen =")
+    checked = attestd("check", "--config", served)
+    assert checked.exit_code == 0, checked.output
+    assert "127.0.0.1:8441 asks for certificates, as https://127.0.0.1:8441" in checked.stdout
+
+
+def test_a_delegation_for_an_unknown_providers_users_is_warned_of(attestd: Run, served: Path) -> None:
+    policy = served.parent / "plant.toml"
+    policy.write_text(
+        f"""name = "plant"
+[pcrs]
+7 = ["sha256:{"ab" * 32}"]
+[[grant]]
+agent = "helper"
+formats = ["wit-svid"]
+delegation = {{ issuers = ["https://login.example.org"], depth = 1 }}
+""",
+        encoding="utf-8",
+    )
+    assert attestd("policy", "apply", policy, "--config", served).exit_code == 0
+    said = "plant@1 lets helper act for users of https://login.example.org, which no [[subject_issuer]] names"
+    assert said in attestd("check", "--config", served).stdout
+    issuer = '[[subject_issuer]]\nissuer = "https://login.example.org"\naudience = "a"\njwks = "discovery"\n'
+    with served.open("a", encoding="utf-8") as file:
+        file.write(issuer)
+    checked = attestd("check", "--config", served)
+    assert checked.exit_code == 0, checked.output
+    assert "plant@1 lets" not in checked.stdout
 
 
 def test_ad_6_a_software_tpm_is_told_on_loopback_and_refused_where_others_connect(

@@ -1,6 +1,7 @@
 """`attestd init` makes a directory that serves, whole or not at all."""
 
 import json
+import re
 import signal
 import stat
 import subprocess
@@ -71,6 +72,21 @@ def test_one_key_for_each_use_signs_from_the_start(served: Path) -> None:
     }
 
 
+def test_what_is_commented_out_is_the_default_or_can_be_used(served: Path) -> None:
+    """Taking the comment marks away gives a configuration that is read, with nothing unknown in it."""
+    plain = load_config(served, {})
+    text = served.read_text(encoding="utf-8")
+    (served.parent / "tls").mkdir()
+    opened = served.with_name("opened.toml")
+    opened.write_text(re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE), encoding="utf-8")
+    config = load_config(opened, {})
+    assert (config.limits, config.workers, config.admission) == (plain.limits, plain.workers, plain.admission)
+    assert config.tls.mtls_listen == "127.0.0.1:8441"
+    assert [one.issuer for one in config.subject_issuers] == ["https://login.example.org"]
+    assert not config.subject_issuers[0].allow_private
+    assert [(one.audience, one.client_id) for one in config.resources] == [("https://tools.example.org",) * 2]
+
+
 def test_making_it_is_the_first_audit_record(served: Path) -> None:
     store = Store.open(load_config(served, {}).database)
     rows = store.read(lambda tx: tx.execute("SELECT record FROM audit_records").fetchall())
@@ -116,7 +132,7 @@ def test_st_8_a_link_in_the_place_of_the_configuration_is_not_followed(attestd: 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--trust-domain", "Example.org"), "SPIFFE trust domain"),
+        (("--trust-domain", "Example.org"), "a trust domain is"),
         (("--trust-domain", "example.org", "--listen", "8440"), "HOST:PORT"),
         (("--trust-domain", "example.org", "--listen", "0.0.0.0:8440"), "set [tls] certificate"),
         (("--trust-domain", "example.org", "--database", "mysql:x"), "sqlite:FILE"),

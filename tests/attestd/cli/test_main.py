@@ -11,7 +11,7 @@ import pytest
 
 from attestd.cli.failures import failure_of
 from attestd.cli.main import NOUNS, main
-from attestd.store.errors import StoreUnavailable
+from attestd.store.errors import NewerDatabase, StoreUnavailable
 from attestd.wire import Problem
 from tests.attestd.cli.conftest import Run
 from tpm.errors import DeviceError, EvidenceError, PolicyError
@@ -84,6 +84,7 @@ def test_wrong_usage_is_told_in_one_line_with_status_2(
         (http.client.BadStatusLine("x"), 3, "unreachable"),
         (ssl.SSLCertVerificationError(1, "unknown CA"), 1, "not trusted"),
         (StoreUnavailable("no connection"), 3, "the database does not answer: no connection"),
+        (NewerDatabase("version 9 wrote this"), 1, "version 9 wrote this"),
         (KeyError("x"), 1, "internal error: KeyError"),
         (click.UsageError("no such thing."), 2, "no such thing; see `attestd --help`"),
         (click.FileError("a.txt", "gone"), 2, "a.txt"),

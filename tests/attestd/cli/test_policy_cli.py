@@ -35,6 +35,42 @@ def test_check_as_json_gives_the_whole_policy(operator: Operator) -> None:
     assert told["match"]["labels"] == {"site": ["plant-1", "plant-2"]}
 
 
+def test_what_an_agent_may_ask_for_as_a_client_is_said_in_words_and_as_json(operator: Operator) -> None:
+    rights = """key = "any"
+scopes = ["telemetry.write", "telemetry.read"]
+authorization_details = ["transfer"]
+bearer = true
+max_posture_age = "1h"
+delegation = { issuers = ["https://login.example.org"], depth = 2 }
+"""
+    path = operator.write("a.toml", HEALTHY.replace('key = "tpm"\n', rights, 1))
+    text = operator.done("policy", "check", path)
+    for said in (
+        "tokens with telemetry.write, telemetry.read",
+        "tokens with details of type transfer",
+        "bound to no key: whoever sees one can use it",
+        "attested within 3600 s",
+        "users of https://login.example.org, through at most 2 agents",
+        "for https://ingest.example.org",
+    ):
+        assert said in text
+    (told,) = operator.objects("policy", "check", path)
+    assert told["grants"][0] == told["grants"][0] | {
+        "scopes": ["telemetry.write", "telemetry.read"],
+        "authorization_details": ["transfer"],
+        "bearer": True,
+        "max_posture_age": 3600,
+        "delegation": {"issuers": ["https://login.example.org"], "depth": 2},
+    }
+    assert told["grants"][1] == told["grants"][1] | {
+        "scopes": [],
+        "authorization_details": [],
+        "bearer": False,
+        "max_posture_age": None,
+        "delegation": None,
+    }
+
+
 def test_check_names_what_is_wrong_in_each_file_and_exits_1(operator: Operator) -> None:
     good = operator.write("good.toml", HEALTHY)
     bad = operator.write("bad.toml", SMALL.replace("pcrs", "pcr"))

@@ -4,29 +4,20 @@ import pytest
 
 from tests.attestd.policy.documents import HEALTHY, changed, load, refused
 
-LATER_IN_GRANT = [
-    'scopes = ["telemetry.write"]',
-    'authorization_details = ["transfer"]',
-    "bearer = false",
-    'max_posture_age = "1h"',
-    'delegation = { issuers = ["https://login.example.org"], depth = 2 }',
-]
 
-
-@pytest.mark.parametrize("line", LATER_IN_GRANT)
-def test_a_grants_key_of_a_later_version_is_refused_by_name(line: str) -> None:
-    error = refused(changed('key = "tpm"', f'key = "tpm"\n{line}'))
-    assert error.reason == "feature_unsupported"
-    assert error.detail.startswith(f"grant[0].{line.split(' ')[0]} is not supported by this version")
-    assert "OAuth" in error.detail
-
-
-def test_client_attestation_and_authorized_seals_are_refused_by_name() -> None:
-    attestation = refused(changed('"wit-svid"', '"client-attestation"'))
+def test_authorized_seals_are_refused_by_name() -> None:
     authorized = refused(changed('name = "disk"', 'name = "disk"\nauthorized = true'))
-    assert (attestation.reason, authorized.reason) == ("feature_unsupported", "feature_unsupported")
-    assert "client-attestation" in attestation.detail
-    assert authorized.detail.startswith("seal[0].authorized")
+    assert authorized.reason == "feature_unsupported"
+    assert authorized.detail.startswith("seal[0].authorized is not supported by this version")
+
+
+@pytest.mark.parametrize("key", ["tpm", "any"])
+def test_a_client_attestation_is_granted_alone_or_beside_others(key: str) -> None:
+    text = changed('formats = ["x509-svid", "wit-svid"]', 'formats = ["client-attestation"]')
+    grant = load(text.replace('key = "tpm"', f'key = "{key}"')).grants[0]
+    assert (grant.formats, grant.key) == (("client-attestation",), key)
+    beside = load(changed('"wit-svid"]', '"wit-svid", "client-attestation"]')).grants[0]
+    assert beside.formats == ("x509-svid", "wit-svid", "client-attestation")
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,32 @@
 """The store's tests run on both engines: a file of SQLite's, and a real PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from attestd.store.store import Store
 from tests.attestd.store.signing import AuditKey
-from tests.postgres import postgres_cluster
+from tests.postgres import Cluster, postgres_cluster
 
 __all__ = ["postgres_cluster"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
+def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """The URL of another empty database with each call."""
     if request.param == "sqlite":
-        return f"sqlite:{tmp_path / 'attestd.db'}"
-    return str(request.getfixturevalue("postgres_cluster").fresh())
+        numbers = count(1)
+        return lambda: f"sqlite:{tmp_path / f'attestd-{next(numbers)}.db'}"
+    cluster: Cluster = request.getfixturevalue("postgres_cluster")
+    return cluster.fresh
+
+
+@pytest.fixture
+def database(databases: Callable[[], str]) -> str:
+    """The URL of an empty database."""
+    return databases()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Is a flood of refusals counted, and nothing of it lost or told twice?"""
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -82,7 +83,12 @@ def test_a_count_that_could_not_be_recorded_is_recorded_later() -> None:
 
 def test_threads_lose_no_refusal() -> None:
     counted = CountedRefusals(10)
-    with ThreadPoolExecutor(8) as pool:
-        admitted = list(pool.map(lambda _: counted.admit("attest", "malformed", MINUTE), range(4000)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads meet in every line
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            admitted = list(pool.map(lambda _: counted.admit("attest", "malformed", MINUTE), range(4000)))
+    finally:
+        sys.setswitchinterval(interval)
     assert sum(admitted) == 10
     assert _flush(counted, MINUTE, closing=True) == [("attest", "malformed", 3990)]

@@ -111,6 +111,8 @@ TAMPERINGS: list[tuple[str, Tampering, tuple[str, int | None, str]]] = [
     ("file under another code", _sql(f"{SET} code = 'x' {RECORD}", ONE, 3), (ONE, 3, "edited")),
     ("file under no code", _sql(f"{SET} code = NULL {RECORD}", ONE, 3), (ONE, 3, "edited")),
     ("file under another time", _sql(f"{SET} time = 0 {RECORD}", ONE, 3), (ONE, 3, "edited")),
+    ("file under no time", _sql(f"{SET} time = ? {RECORD}", 2**63 - 1, ONE, 3), (ONE, 3, "edited")),
+    ("file before all time", _sql(f"{SET} time = -1 {RECORD}", ONE, 3), (ONE, 3, "edited")),
     ("file under nobody", _sql(f"{SET} device_id = NULL {RECORD}", ONE, 3), (ONE, 3, "edited")),
     ("delete the first", _sql(f"DELETE FROM audit_records {RECORD}", ONE, 1), (ONE, 1, "removed")),
     ("delete one", _sql(f"DELETE FROM audit_records {RECORD}", ONE, 3), (ONE, 3, "removed")),

@@ -83,11 +83,76 @@ def test_a_withdrawn_root_ends_what_it_vouched_for(fleet: Store) -> None:
     assert _live(fleet, TWO) == ["others"]
 
 
+def test_a_key_is_bound_elsewhere_while_another_devices_credential_for_it_lives(fleet: Store) -> None:
+    bound = lambda key, device_id, now=NOW: fleet.read(  # noqa: E731
+        lambda tx: credentials.bound_elsewhere(tx, key, device_id, now=now)
+    )
+    assert bound("thumb", TWO)
+    assert not bound("thumb", ONE)
+    assert not bound("other", TWO)
+    assert not bound("thumb", TWO, NOW + 600_000)
+    fleet.write(lambda tx: credentials.end_for_device(tx, ONE, reason="banned", now=NOW))
+    assert not bound("thumb", TWO)
+
+
 def test_a_credential_is_live_until_the_moment_it_expires(fleet: Store) -> None:
     assert _live(fleet) == ["before-reset", "last-boot", "this-boot"]
     assert _live(fleet, now=NOW - 1) == ["before-reset", "expired", "last-boot", "this-boot"]
     assert fleet.read(lambda tx: credentials.count_live(tx, NOW)) == 4
     assert fleet.read(lambda tx: credentials.count_live(tx, NOW + DAY)) == 0
+
+
+JWK = '{"alg":"ES256","crv":"P-256","kty":"EC"}'
+SPIFFE_ID = issued("any").spiffe_id
+
+
+@pytest.fixture
+def clients(store: Store) -> Store:
+    """What one client has, and what must not be taken for it."""
+    rows = [
+        issued("svid", key_jwk=JWK, resident=True),
+        issued("wit", key_jwk=JWK, format="wit-svid", expires_at=NOW + 700_000),
+        issued("other-key", key_jwk=JWK, key_thumbprint="another", expires_at=NOW + 800_000),
+        issued("foreign", key_jwk=JWK, spiffe_id=SPIFFE_ID + "0", expires_at=NOW + 900_000),
+        issued("unknown-key", key_jwk=None, expires_at=NOW + 900_000),
+        issued("bearer", key_thumbprint=None, format="jwt-svid", expires_at=NOW + 900_000),
+        issued("revoked", key_jwk=JWK, expires_at=NOW + 900_000, revoked_at=NOW, revoked_reason="banned"),
+        issued("expired", key_jwk=JWK, expires_at=NOW),
+    ]
+    store.write(lambda tx: credentials.insert_all(tx, rows))
+    return store
+
+
+def test_a_client_is_found_by_its_name_and_the_key_that_it_proves(clients: Store) -> None:
+    def find(thumbprint: str, spiffe_id: str = SPIFFE_ID, **wanted: str) -> str | None:
+        found = clients.read(lambda tx: credentials.find_bound(tx, spiffe_id, thumbprint, NOW, **wanted))
+        return None if found is None else found.credential_id
+
+    assert find("thumb") == "wit"
+    assert find("thumb", credential_format="x509-svid") == "svid"
+    assert find("another") == "other-key"
+    assert find("thumb", SPIFFE_ID + "0") == "foreign"
+    assert find("thumb", credential_format="client-attestation") is None
+    assert find("nobody") is find("thumb", "spiffe://example.org/nobody") is None
+
+
+def test_only_live_credentials_with_a_known_key_make_a_client(clients: Store) -> None:
+    def bound(now: int) -> list[str]:
+        found = clients.read(lambda tx: credentials.list_bound(tx, SPIFFE_ID, now))
+        return [each.credential_id for each in found]
+
+    assert bound(NOW) == ["other-key", "wit", "svid"]
+    assert bound(NOW + 650_000) == ["other-key", "wit"]
+    clients.write(lambda tx: credentials.end_for_device(tx, ONE, reason="banned", now=NOW))
+    assert bound(NOW) == []
+
+
+def test_where_a_key_lives_is_kept_with_it(clients: Store) -> None:
+    svid = clients.read(lambda tx: credentials.get(tx, "svid"))
+    wit = clients.read(lambda tx: credentials.get(tx, "wit"))
+    assert svid is not None
+    assert wit is not None
+    assert (svid.key_jwk, svid.resident, wit.resident) == (JWK, True, False)
 
 
 def test_expired_credentials_are_forgotten_when_told(fleet: Store) -> None:

@@ -83,7 +83,17 @@ def test_the_last_expiry_only_grows_and_is_kept_to_the_full_minute(store: Store)
         assert found.last_expiry == kept * MINUTE
 
 
-def test_a_key_that_does_not_sign_any_more_is_told_so(store: Store) -> None:
+def test_a_key_that_has_just_handed_over_still_counts_until_it_is_retired(store: Store) -> None:
+    _insert(store)
+    _insert(store, kid="k-2")
+    store.write(lambda tx: signing_keys.activate(tx, "k-1", NOW))
+    store.write(lambda tx: signing_keys.activate(tx, "k-2", NOW))
+    assert store.write(lambda tx: signing_keys.note_expiry(tx, "k-1", MINUTE))
+    assert store.write(lambda tx: signing_keys.retire(tx, "k-1", MINUTE))
+    assert not store.write(lambda tx: signing_keys.note_expiry(tx, "k-1", MINUTE))
+
+
+def test_a_key_that_never_signed_may_not_have_signed(store: Store) -> None:
     _insert(store)
     assert not store.write(lambda tx: signing_keys.note_expiry(tx, "k-1", NOW))
     assert not store.write(lambda tx: signing_keys.note_expiry(tx, "k-9", NOW))

@@ -8,7 +8,12 @@ from pathlib import Path
 from attestd.store import meta
 from attestd.store.store import Store
 
-_NEIGHBOUR = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(*c.execute(sys.argv[2]).fetchone()); c.close()"
+_NEIGHBOUR = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+print(*database.execute(sys.argv[2]).fetchone())
+database.close()
+"""
 
 
 def _neighbour(path: Path, sql: str) -> str:

@@ -1,0 +1,78 @@
+"""Who uses this machine's TPM, and one at a time?
+
+What proves and what attests shares one TPM with every other thread of the process. Nothing stays open between
+two uses: other programs of this machine have their turn.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from attestd.agent.attest import Received, Wanted, attest
+from attestd.agent.keys import public_jwk
+from attestd.agent.state import State
+from attestd.agent.transport import Server
+from tpm.device.device import Device
+from tpm.device.keys import KeyBlob
+
+_TURN = threading.RLock()
+
+
+@contextmanager
+def opened(tcti: str) -> Iterator[Device]:
+    """The TPM, for one thread of this process at a time; closed again at the end."""
+    with _TURN, Device(tcti) as device:
+        yield device
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentKey:
+    """A P-256 key (ES256) that lives in this TPM and signs nowhere else."""
+
+    tcti: str
+    blob: KeyBlob
+
+    @property
+    def jwk(self) -> Mapping[str, str]:
+        """The public key, with exactly the members of its type (RFC 7518, section 6.2.1)."""
+        return public_jwk(self.blob)
+
+    def sign(self, message: bytes) -> bytes:
+        """The JWS signature value; DeviceError when the TPM refuses."""
+        with opened(self.tcti) as device, device.key(self.blob) as loaded:
+            return device.sign(loaded, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """This device, enrolled: its TPM as tpm2-tools name it, what it remembers, and its service."""
+
+    tcti: str
+    state: State
+    server: Server
+    event_log: bytes | None = None
+
+    @classmethod
+    def enrolled(cls, tcti: str, directory: Path, *, ca: Path | None = None) -> Self:
+        """The machine as it enrolled: `directory` is where `attestd agent enroll` keeps its state, `ca` the
+        only authority trusted if given. NotEnrolled, or Misconfigured for a damaged state."""
+        state = State(directory)
+        membership, _ = state.enrolment()
+        return cls(tcti, state, Server(membership.server, ca))
+
+    def attest(self, wanted: Wanted) -> Received:
+        """One accepted attestation; errors as for `attestd.agent.attest.attest`, and NotEnrolled."""
+        membership, recipe = self.state.enrolment()
+        with opened(self.tcti) as device:
+            return attest(
+                device, self.server, membership, recipe=recipe, wanted=wanted, event_log=self.event_log
+            )
+
+    def key(self, received: Received) -> ResidentKey:
+        """The key that what was received is bound to; it must live in the TPM."""
+        if received.key is None or received.key.blob is None:
+            raise ValueError("the credential is not bound to a key of this TPM")
+        return ResidentKey(self.tcti, received.key.blob)

@@ -1,0 +1,1 @@
+"""For what is a token asked? One grant type a file."""
