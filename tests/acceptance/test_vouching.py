@@ -2,16 +2,31 @@
 
 import hashlib
 import json
+import struct
 from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestd.clock import now_ms
-from tests.attester import Machine, TestMaker, activation_body, b64, enrollment_body
+from tests.attester import (
+    AES128CFB,
+    EK_ATTRIBUTES,
+    POLICY_A,
+    Machine,
+    TestMaker,
+    activation_body,
+    b64,
+    enrollment_body,
+    sized,
+)
 from tests.deployment import SERVER, Deployment, policy_for
+from tpm.verify.certificate_pem import read_certificate_file
+from tpm.verify.certificate_reader import read_certificate
 
 ENROLL, ATTEST = "/v1/enrollments", "/v1/attestations"
 
@@ -251,3 +266,52 @@ def test_what_a_tpm_sends_counts_before_the_operators(deployment: Deployment, st
     deployment.problem(enrollment_body(own), 403, "enrollment_refused", ENROLL, cause="ek_chain_untrusted")
     begun = deployment.expect(201, ENROLL, enrollment_body(replace(machine, ek_certificate=None)))
     deployment.expect(201, "/v1/activations", activation_body(machine, begun, SERVER))
+
+
+# Makers' certificates as they are
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+AS_THEY_ARE = {
+    "nuvoton-keylime": ("ibmtss-certificates/NuvotonTPMRootCA2111.pem", ()),
+    "intel-ptt-spth": (
+        "ibmtss-certificates/IntelEKRootCA.pem",
+        ("ibmtss-certificates/IntelEKIntermediate.pem",),
+    ),
+}
+
+
+def ek_public(certificate: bytes) -> bytes:
+    """TPM2B_PUBLIC of the certified RSA key in the TCG's template L-1."""
+    key = read_certificate(certificate).key
+    assert isinstance(key, rsa.RSAPublicKey)
+    modulus = key.public_numbers().n.to_bytes(256, "big")
+    head = struct.pack(">HHI", 1, 0xB, EK_ATTRIBUTES) + sized(POLICY_A) + AES128CFB + b"\0\x10"
+    return sized(head + struct.pack(">HI", 2048, 0) + sized(modulus))
+
+
+def signature_broken(certificate: bytes) -> bytes:
+    return certificate[:-1] + bytes([certificate[-1] ^ 1])
+
+
+@pytest.mark.parametrize("which", AS_THEY_ARE)
+def test_a_certificate_that_a_strict_parser_refuses_is_believed_for_its_own_key_alone(
+    deployment: Deployment, which: str
+) -> None:
+    root, above = AS_THEY_ARE[which]
+    roots = VECTORS / "ek_roots"
+    certificate = (VECTORS / "ek_certs" / which / "cert.der").read_bytes()
+    chain = [b64(read_certificate_file((roots / one).read_bytes())[0].raw) for one in above]
+    stranger = Machine.create(deployment.maker)
+
+    def body(**changes: Any) -> dict[str, Any]:
+        given = {"ek_public": b64(ek_public(certificate)), "ek_certificate": b64(certificate)}
+        return enrollment_body(stranger, **{**given, "ek_chain": chain, **changes})
+
+    deployment.problem(body(), 403, "enrollment_refused", ENROLL, cause="ek_chain_untrusted")
+    deployment.operate("ek-roots", "import", str(roots / root), "--yes")
+    deployment.restart()
+    deployment.expect(201, ENROLL, body())
+    broken = b64(signature_broken(certificate))
+    deployment.problem(body(ek_certificate=broken), 403, "enrollment_refused", ENROLL)
+    other = enrollment_body(stranger)["ek_public"]
+    deployment.problem(body(ek_public=other), 403, "enrollment_refused", ENROLL, cause="ek_key_mismatch")
