@@ -221,6 +221,15 @@ def test_the_byte_that_older_shims_count_too_many_is_not_part_of_a_fact(over: in
     assert [one for one in facts_of(maker).secure_boot.authorities if one.by_shim] == []
 
 
+@pytest.mark.parametrize("over", [b"", b"\xaf", bytes(6) + b"\xaf"])
+def test_an_authority_that_was_not_measured_is_none(over: bytes) -> None:
+    data = efivar("Shim", CERTIFICATE, SHIM) + over
+    facts = facts_of(secure_boot_log().add(7, AUTHORITY, data, measured=b"another certificate"))
+    assert [one for one in facts.secure_boot.authorities if one.by_shim] == []
+    assert "data_mismatch" in codes(facts)
+    assert facts.unexplained[7] != ()
+
+
 def test_unquoted_registers_give_no_facts() -> None:
     log = secure_boot_log().read()
     without = read_facts(log, bank="sha256", registers=frozenset({0, 4}))
@@ -292,3 +301,10 @@ def test_a_variable_is_read_whole() -> None:
     for size in range(len(raw)):
         with pytest.raises(StructureError):
             parse_variable(raw[:size])
+
+
+@pytest.mark.parametrize("name", ["db\0", "\0db", "d\0b"])
+def test_a_name_with_a_nul_is_no_name(name: str) -> None:
+    with pytest.raises(StructureError):
+        parse_variable(efivar(name, b"content", DATABASE))
+    assert parse_variable(efivar("db", b"content", DATABASE)).name == "db"
