@@ -49,7 +49,9 @@ def run(target: Target, *, rounds: int, seed: int) -> Iterator[Fault]:
     pool = [*corpus, *target.seeds]
     chance = random.Random(seed)
     for number in range(len(pool) + rounds):
-        raw = pool[number] if number < len(pool) else mutated(chance, pool)
+        # What is kept is mostly refused at once; what is accepted has more that can be broken.
+        near = pool if chance.random() < 0.1 else list(target.seeds)
+        raw = pool[number] if number < len(pool) else mutated(chance, near)
         what = _tried(target, raw)
         if what is None and _peak() - before > MEMORY_LIMIT:
             what = f"took more than {MEMORY_LIMIT // 1024 // 1024} MiB"
