@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from attestd.policy.findings import Finding
-from attestd.policy.ima_allow import is_strong
 from attestd.policy.ima_rules import ImaRules
 from tpm.errors import EvidenceError
 from tpm.ima.entry import BOOT_AGGREGATE, Entry, FileDigest
@@ -107,8 +106,6 @@ def _buffer_allowed(rules: ImaRules, name: bytes, found: str) -> bool:
 
 
 def _allowed(rules: ImaRules, path: bytes, digest: FileDigest) -> bool:
-    if not is_strong(digest):
-        return False
     listed = rules.allowed.digests if rules.match == "digest" else _listed(rules, path)
     return str(digest) in listed
 

@@ -8,8 +8,8 @@ limits:
 
 - A violation has no template digest: it ends with its first line. (A forged line after it is covered by no
   register.)
-- After an entry that fits nothing, and beyond `MAX_BREAKS` line breaks in one path or `MAX_TRIES` in a list,
-  no further lines are joined; such a list is to be sent in its binary form.
+- Beyond `MAX_BREAKS` line breaks in one path, and where joining lines has cost a list `MAX_EFFORT`, no
+  further ones are joined; such a list is to be sent in its binary form.
 - Blanks that a tool removed at the end of a line, where fields are empty, are not missed.
 """
 
@@ -26,7 +26,10 @@ from tpm.ima.template import MAX_DATA, TEMPLATES, Template, template_of
 from tpm.structures.algorithms import HASHES, Hash
 
 MAX_BREAKS = 32
-MAX_TRIES = 10_000
+MAX_EFFORT = 16 * 1024 * 1024
+"""Bytes that are hashed again for entries of several lines, each trial counted as `_TRIAL` more."""
+
+_TRIAL = 2048
 MAX_LINE = 4 * MAX_DATA
 
 _REGISTERS = {b"%2d" % pcr: pcr for pcr in range(24)}
@@ -91,8 +94,7 @@ class _Lines:
         self.new = constructor(logged)
         self.size = logged.size
         self.templates: dict[bytes, Template] = {}
-        self.tries = 0
-        self.broken = False
+        self.effort = 0
 
     def fast(self, line: bytes) -> Record | None:
         """The entry in this line if all is as usual: ima-ng or ima-sig, an intact digest, no blank in the
@@ -134,14 +136,13 @@ class _Lines:
             for data in self._readings(template, raw[start + fields : end]):
                 if self.new(template.hashed(data)).digest() == stated:
                     return Record(pcr, template, stated, data, True), end
-            if end == len(raw) or self.broken or self.tries >= MAX_TRIES or end - start > MAX_LINE:
+            if end == len(raw) or self.effort >= MAX_EFFORT or end - start > MAX_LINE:
                 break
-            self.tries += 1
+            self.effort += end - start + _TRIAL
             end = raw.find(b"\n", end + 1)
             end = len(raw) if end < 0 else end
         if first is None:
             raise _unreadable(template, start)
-        self.broken = True
         return Record(pcr, template, stated, first, False), stop
 
     def _head(self, line: bytes, at: int) -> tuple[int, Template, bytes, int]:

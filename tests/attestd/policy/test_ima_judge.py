@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from attestd.policy.findings import Finding
-from attestd.policy.ima_judge import MAX_FINDINGS, MAX_SHOWN, judge_ima, show_path
+from attestd.policy.ima_judge import MAX_FINDINGS, MAX_SHOWN, judge_entry, judge_ima, show_path
 from attestd.policy.ima_rules import ImaRules, load_ima
 from tests.tpm.ima.kernel import Kernel, digest_field, record
 from tests.tpm.ima.test_file_signature import KEYS, pem, sign
+from tpm.ima.entry import Entry
 from tpm.ima.verify import VerifiedMeasurements, verify_measurements
 from tpm.structures.algorithms import SHA256
 from tpm.verify.pcrs import VerifiedPcrs
@@ -167,6 +168,12 @@ def test_im_5_a_boot_aggregate_that_the_quote_does_not_prove_is_told() -> None:
     told = judge_ima(rules(), verify_measurements(kernel.raw(), pcrs))
     assert [finding.code for finding in told] == ["boot_aggregate"]
     assert judge_ima(rules(), proven(kernel)) == ()
+
+
+def test_im_5_only_the_lists_first_entry_needs_no_digest_that_is_allowed() -> None:
+    aggregate = Kernel.booted().records[0]
+    assert list(judge_entry(rules(), Entry.of(0, aggregate))) == []
+    assert [one.code for one in judge_entry(rules(), Entry.of(3, aggregate))] == ["ima_unknown"]
 
 
 def test_an_increment_is_judged_from_where_it_begins() -> None:

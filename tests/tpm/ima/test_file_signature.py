@@ -100,10 +100,18 @@ def test_im_7_a_signature_that_does_not_hold_is_refused(name: str) -> None:
         sign(key, SHA256.digest(b"\3\4" + DIGEST.digest)),
         sign(key, DIGEST.digest, version=3),
         header(key, 0),
+        good[:7] + b"\0\1" + good[9:],
     ):
         assert refused(change) == "file_signature"
     assert refused(good, FileDigest("verity", "sha256", DIGEST.digest)) == "file_signature"
     assert refused(good, FileDigest("ima", "sha1", DIGEST.digest[:20])) == "file_signature"
+    assert refused(good, FileDigest("ima", "sha3-256", DIGEST.digest)) == "file_signature"
+    assert refused(sign(key, VERITY.digest, kind=6), VERITY) == "file_signature"
+    short = SHA256.digest(b"\3\4" + DIGEST.digest[:20])
+    assert (
+        refused(sign(key, short, version=3), FileDigest("ima", "sha256", DIGEST.digest[:20]))
+        == "file_signature"
+    )
     assert refused(good[:3] + bytes(4) + good[7:]) == "file_key_unknown"
 
 

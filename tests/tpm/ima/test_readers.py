@@ -133,16 +133,13 @@ def test_im_4_a_line_after_a_violations_path_is_never_covered() -> None:
         list(read_records(Kernel.booted().violate(b"/tmp/a\nb").raw("ascii")))
 
 
-def test_joining_lines_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joining_lines_has_an_end() -> None:
     most = Kernel.booted().run(b"/" + b"\n" * printed.MAX_BREAKS)
     assert all(one.intact for one in read_records(most.raw("ascii")))
     over = Kernel.booted().run(b"/" + b"\n" * (printed.MAX_BREAKS + 1))
     with pytest.raises(StructureError):
         list(read_records(over.raw("ascii")))
     assert all(one.intact for one in read_records(over.raw("binary")))
-    monkeypatch.setattr(printed, "MAX_TRIES", 3)
-    with pytest.raises(StructureError):
-        list(read_records(Kernel.booted().run(b"/\n\n").run(b"/\n\n").raw("ascii")))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -205,6 +202,40 @@ def test_what_no_kernel_writes_is_refused(good: bytes, change, reason: str) -> N
     with pytest.raises(StructureError) as caught:
         list(read_records(change(good)))
     assert caught.value.reason == reason
+
+
+NUL_INSIDE = Record(10, TEMPLATES["ima-ng"], b"", TEMPLATES["ima-ng"].join((D, b"/a\0b\0")), True)
+LARGE = (b"/x\0", b"\1" * (MAX_DATA - 54))
+LATER = {
+    "a NUL that the digest covers": (
+        b"10 " + hashlib.sha1(NUL_INSIDE.data).hexdigest().encode() + GOOD_LINE[43:-14] + b"/a\0b\n",
+        "bad_field",
+    ),
+    "a violation of another length": (b"10 " + b"0" * 64 + GOOD_LINE[43:], "bad_digest"),
+    "more data than an entry has": (FORMS["ascii"](record("ima-buf", D, *LARGE)), "bad_field"),
+    "a short digest of ima": (b"10 " + b"ab" * 20 + b" ima " + b"cd" * 16 + b" /x\n", "bad_field"),
+    "a long name of ima": (
+        b"10 " + b"ab" * 20 + b" ima " + b"cd" * 20 + b" /" + b"x" * 255 + b"\n",
+        "bad_field",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "reason"), LATER.values(), ids=LATER.keys())
+def test_a_later_line_is_read_as_strictly_as_the_first(line: bytes, reason: str) -> None:
+    with pytest.raises(StructureError) as caught:
+        list(read_records(GOOD_LINE + line))
+    assert caught.value.reason == reason
+
+
+def test_a_legacy_name_has_255_bytes_at_most() -> None:
+    for form in FORMS:
+        good = FORMS[form](record("ima", bytes(range(20)), b"x" * 255 + b"\0"))
+        assert [one.intact for one in read_records(good)] == [True]
+    entry = FORMS["binary"](record("ima", bytes(range(20)), b"x" * 255 + b"\0")) + b"x"
+    with pytest.raises(StructureError) as caught:
+        list(read_records(entry.replace(b"\xff\0\0\0", b"\0\1\0\0")))
+    assert caught.value.reason == "oversized"
 
 
 BAD_DATA = {
