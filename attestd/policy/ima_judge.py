@@ -51,31 +51,31 @@ def judge_ima(rules: ImaRules, measurements: VerifiedMeasurements) -> tuple[Find
 
 def judge_entry(rules: ImaRules, entry: Entry) -> Iterator[Finding]:
     """The objections to one entry, which was proven; that it is in place if it is the boot aggregate, too."""
-    subject = show_path(entry.path)
+    path = entry.path
     if entry.violation:
         # Its path is not proven, so that no exclusion can speak for it.
         if rules.violations == "reject":
-            yield Finding("ima_violation", subject, (), f"entry {entry.position}")
+            yield Finding("ima_violation", show_path(path), (), f"entry {entry.position}")
         return
     if entry.pcr != REGISTER:
-        yield Finding("ima_register", subject, (f"pcr{REGISTER}",), f"pcr{entry.pcr}")
+        yield Finding("ima_register", show_path(path), (f"pcr{REGISTER}",), f"pcr{entry.pcr}")
         return
-    if entry.position == 0 and entry.path == BOOT_AGGREGATE:
+    if entry.position == 0 and path == BOOT_AGGREGATE:
         return
     digest = entry.file_digest
     found = None if digest is None else str(digest)
     if entry.is_buffer:
-        if found is None or not _buffer_allowed(rules, entry.path, found):
-            yield Finding("ima_unknown", subject, tuple(sorted(rules.keyrings.get(entry.path, ()))), found)
+        if found is None or not _buffer_allowed(rules, path, found):
+            yield Finding("ima_unknown", show_path(path), tuple(sorted(rules.keyrings.get(path, ()))), found)
         return
-    if is_excluded(rules.exclude, entry.path):
+    if is_excluded(rules.exclude, path):
         return
-    allowed = digest is not None and _allowed(rules, entry.path, digest)
+    allowed = found is not None and _allowed(rules, path, found)
     match _signed(rules, entry, digest):
         case "wrong":
-            yield Finding("ima_signature", subject, _listed(rules, entry.path), found)
+            yield Finding("ima_signature", show_path(path), _listed(rules, path), found)
         case "none" if not allowed:
-            yield Finding("ima_unknown", subject, _listed(rules, entry.path), found)
+            yield Finding("ima_unknown", show_path(path), _listed(rules, path), found)
 
 
 def is_excluded(prefixes: tuple[bytes, ...], path: bytes) -> bool:
@@ -105,9 +105,9 @@ def _buffer_allowed(rules: ImaRules, name: bytes, found: str) -> bool:
     return found in rules.keyrings.get(name, ()) or found in rules.allowed.by_path.get(name, ())
 
 
-def _allowed(rules: ImaRules, path: bytes, digest: FileDigest) -> bool:
+def _allowed(rules: ImaRules, path: bytes, found: str) -> bool:
     listed = rules.allowed.digests if rules.match == "digest" else _listed(rules, path)
-    return str(digest) in listed
+    return found in listed
 
 
 def _signed(rules: ImaRules, entry: Entry, digest: FileDigest | None) -> str:

@@ -71,7 +71,10 @@ class Entry:
 
     def field(self, name: str) -> bytes | None:
         """The first field of this name."""
-        return next((value for known, value in self.fields if known == name), None)
+        for known, value in self.fields:
+            if known == name:
+                return value
+        return None
 
     @property
     def violation(self) -> bool:
