@@ -16,7 +16,7 @@ from typing import Any
 
 from attestd.clock import rfc3339
 from attestd.grant import entitle
-from attestd.policy.challenge import challenge_selection
+from attestd.policy.challenge import challenge_selection, wants_logs
 from attestd.protocol import AttestationBody, ChallengeBody
 from attestd.round.case import Case
 from attestd.round.claim import read_claim
@@ -33,6 +33,7 @@ def challenge(service: Service, body: ChallengeBody, *, now: int, request_id: st
     """Answer 201: a nonce for this device and the registers to quote. Writes nothing; the same for who exists
     and who does not."""
     policies = service.store.read(service.policies.active)
+    event_log, ima_log = wants_logs(policies.documents)
     return {
         "nonce": b64encode(service.nonces.issue(body.device_id, now=now)),
         "expires_at": rfc3339(now + service.config.limits.nonce_ttl * 1000),
@@ -40,8 +41,8 @@ def challenge(service: Service, body: ChallengeBody, *, now: int, request_id: st
             {"bank": bank, "pcrs": list(registers)}
             for bank, registers in challenge_selection(policies.documents)
         ],
-        "event_log": False,
-        "ima_log": False,
+        "event_log": event_log,
+        "ima_log": ima_log,
     }
 
 
@@ -53,7 +54,7 @@ def attest(service: Service, body: AttestationBody, *, now: int, request_id: str
     case = open_case(service, claim, proven, now=now, request_id=request_id)  # 4, 5
     judgement: Judgement | None = None
     try:
-        judgement = judge(case)  # 6
+        judgement = judge(case, now=now)  # 6
         judgement.require_acceptance()  # 7
         entitlement = entitle(  # 8
             judgement.policy.document,

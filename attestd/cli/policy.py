@@ -15,7 +15,7 @@ from attestd.cli.policy_set import load_version, refuse_ties
 from attestd.cli.policy_text import demands, summary
 from attestd.clock import rfc3339
 from attestd.config import Config
-from attestd.policy.document import Policy, load_policy
+from attestd.policy.document import Policy, files_of, load_policy
 from attestd.store import policies
 from attestd.store.engine import Transaction
 from attestd.store.policies import Document, PolicyVersion
@@ -35,7 +35,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     refused = 0
     for path in files:
         try:
-            policy = load_policy(_read(path), {})
+            policy = _load(path)[0]
         except PolicyError as error:
             refused += 1
             if as_json:
@@ -129,23 +129,23 @@ def rollback(config: Config, name: str, number: int) -> None:
 
 
 def _apply(
-    office: Administration, tx: Transaction, loaded: list[Policy]
+    office: Administration, tx: Transaction, loaded: list[Loaded]
 ) -> tuple[dict[str, str], list[PolicyVersion]]:
     """The digests in force before, and every document's version now."""
-    refuse_ties(tx, loaded)
+    refuse_ties(tx, [policy for policy, _ in loaded])
     before = {version.name: version for version in policies.active(tx)}
     kept = {name: version.digest for name, version in before.items()}
     applied = []
-    for policy in loaded:
+    for policy, files in loaded:
         if kept.get(policy.name) == policy.digest:
             applied.append(before[policy.name])
         else:
-            applied.append(_put(office, tx, policy))
+            applied.append(_put(office, tx, policy, files))
     return kept, applied
 
 
-def _put(office: Administration, tx: Transaction, policy: Policy) -> PolicyVersion:
-    document = Document(name=policy.name, digest=policy.digest, source=policy.source, files={})
+def _put(office: Administration, tx: Transaction, policy: Policy, files: dict[str, bytes]) -> PolicyVersion:
+    document = Document(name=policy.name, digest=policy.digest, source=policy.source, files=files)
     (version,) = policies.apply(tx, [document], by=office.by, now=office.now)
     office.record(tx, "policy apply", {"digest": version.digest}, policy=_label(version))
     return version
@@ -169,19 +169,34 @@ def _rollback(
     return (None if before is None else before.digest), restored
 
 
-def _load_all(files: tuple[Path, ...]) -> list[Policy]:
+Loaded = tuple[Policy, dict[str, bytes]]
+"""A document, and the files that it names."""
+
+
+def _load(path: Path) -> Loaded:
+    """PolicyError as `load_policy`; the files that the document names stand beside it."""
+    source = _read(path)
+    files: dict[str, bytes] = {}
+    for name in files_of(source):
+        beside = path.parent / name
+        if beside.is_file():
+            files[name] = _read(beside)
+    return load_policy(source, files), files
+
+
+def _load_all(files: tuple[Path, ...]) -> list[Loaded]:
     """Every document, each name once; the first that is unusable refuses them all."""
-    loaded: dict[str, Policy] = {}
+    loaded: dict[str, Loaded] = {}
     for path in files:
         try:
-            policy = load_policy(_read(path), {})
+            policy, beside = _load(path)
         except PolicyError as error:
             raise Failure(f"nothing applied: {path}: {error.detail}") from None
         if policy.name in loaded:
             raise Failure(
                 f"nothing applied: {path}: another of these files is named {policy.name}; rename one"
             )
-        loaded[policy.name] = policy
+        loaded[policy.name] = policy, beside
     return list(loaded.values())
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from attestd.clock import rfc3339
+from attestd.policy.boot import told
+from attestd.policy.components import Component
 from attestd.policy.document import Policy
 from attestd.policy.explain import MEASURES
 from attestd.policy.grants import Grant
+from attestd.policy.ima_rules import ImaRules
 from attestd.policy.registers import written
 
 
@@ -20,6 +24,7 @@ def summary(policy: Policy) -> list[str]:
     if policy.allow_unmeasured:
         registers = ", ".join(map(str, sorted(policy.allow_unmeasured)))
         lines.append(f"  allows    registers that nothing was measured into: {registers}")
+    lines += _of_logs(policy)
     if policy.on_reset == "reject":
         lines.append("  demands   a new boot id for every TPM reset")
     for grant in policy.grants:
@@ -50,10 +55,68 @@ def demands(policy: Policy) -> dict[str, Any]:
             for register, values in policy.pcrs.items()
         },
         "allow_unmeasured": sorted(policy.allow_unmeasured),
+        "boot": None if policy.boot is None else dict(told(policy.boot)),
+        "components": [_component(one, policy.bank) for one in policy.components],
+        "actions": {
+            str(register): sorted(written(policy.bank, one) for one in digests)
+            for register, digests in policy.actions.items()
+        },
+        "ima": None if policy.ima is None else _ima(policy.ima),
         "clock": {"on_reset": policy.on_reset},
         "needs": list(policy.needed()),
         "grants": [_granted(grant) for grant in policy.grants],
         "seals": [{"name": seal.name, "kind": seal.kind, "pcrs": list(seal.pcrs)} for seal in policy.seals],
+    }
+
+
+def _of_logs(policy: Policy) -> list[str]:
+    """What is demanded of what the logs tell, a line each."""
+    lines, boot, ima = [], policy.boot, policy.ima
+    if boot is not None:
+        facts = {
+            "Secure Boot on": boot.secure_boot,
+            f"images vouched for by one of {len(boot.authorities)} authorities": boot.authorities,
+            "a dbx as new as named": boot.dbx_revision or boot.dbx_includes,
+            "a kernel command line as named": boot.judges_command_line,
+            f"boot phases {' or '.join(boot.phases)}": boot.phases,
+        }
+        lines.append(f"  demands   of the event log that it is {boot.event_log}")
+        lines += [f"  demands   {fact}" for fact, wanted in facts.items() if wanted]
+    for component in policy.components:
+        registers = ", ".join(map(str, component.pcrs))
+        variants = " or ".join(variant.name for variant in component.variants)
+        lines.append(f"  demands   {component.name} {variants}, and in registers {registers} nothing unknown")
+    if ima is not None:
+        must = "demands" if ima.required else "judges"
+        listed = f"{len(ima.allowed.digests)} digests, {len(ima.keys.by_id)} signing keys"
+        lines.append(f"  {must:<8}  IMA's list of what ran: {listed}")
+    return lines
+
+
+def _component(component: Component, bank: str) -> dict[str, Any]:
+    return {
+        "name": component.name,
+        "pcrs": list(component.pcrs),
+        "variants": [
+            {
+                "name": variant.name,
+                "digests": [written(bank, digest) for digest in variant.digests],
+                "until": None if variant.until is None else rfc3339(variant.until),
+            }
+            for variant in component.variants
+        ],
+    }
+
+
+def _ima(rules: ImaRules) -> dict[str, Any]:
+    return {
+        "required": rules.required,
+        "files": list(rules.files),
+        "digests": len(rules.allowed.digests),
+        "keys": len(rules.keys.by_id),
+        "exclude": [prefix.decode() for prefix in rules.exclude],
+        "match": rules.match,
+        "violations": rules.violations,
     }
 
 

@@ -10,9 +10,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from attestd.policy.boot_judge import judge_boot
+from attestd.policy.component_judge import judge_components
 from attestd.policy.document import Policy
 from attestd.policy.findings import Finding
+from attestd.policy.ima_judge import judge_ima
+from attestd.policy.logs import missing_facts
+from attestd.policy.proven_boot import ProvenBoot
 from attestd.policy.registers import unmeasured
+from tpm.ima.verify import VerifiedMeasurements
 from tpm.verify.continuity import Continuity
 from tpm.verify.pcrs import VerifiedPcrs
 
@@ -21,11 +27,16 @@ Verdict = Literal["accepted", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was proven: the quoted registers, how this boot follows the last accepted one, its boot id."""
+    """What was proven: the quoted registers, how this boot follows the last accepted one, its boot id; what
+    was booted and what was run, None where no log came. `now` is when it is judged (milliseconds).
+    """
 
     pcrs: VerifiedPcrs
     continuity: Continuity
     boot_id: str | None
+    now: int
+    boot: ProvenBoot | None = None
+    ima: VerifiedMeasurements | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,16 @@ class Appraisal:
 
 def required_checks(policy: Policy) -> tuple[str, ...]:
     """The checks without which this policy accepts nothing."""
-    return ("bank", *(f"pcr{register}" for register in sorted(policy.pcrs)), "clock", "reset")
+    return (
+        "bank",
+        *(f"pcr{register}" for register in sorted(policy.pcrs)),
+        *(("event_log",) if policy.needs_event_log else ()),
+        *(("boot",) if policy.needs_event_log and policy.boot is not None else ()),
+        *(f"component:{component.name}" for component in policy.components),
+        *(("ima",) if policy.ima is not None else ()),
+        "clock",
+        "reset",
+    )
 
 
 def missing_registers(policy: Policy, pcrs: VerifiedPcrs) -> tuple[Finding, ...]:
@@ -47,6 +67,16 @@ def missing_registers(policy: Policy, pcrs: VerifiedPcrs) -> tuple[Finding, ...]
     if pcrs.bank != policy.bank:
         return (Finding("bank_missing", policy.bank, (policy.bank,), pcrs.bank),)
     return tuple(_missing(policy, register) for register in policy.needed() if register not in pcrs.values)
+
+
+def missing_logs(
+    policy: Policy, pcrs: VerifiedPcrs, boot: ProvenBoot | None, ima: VerifiedMeasurements | None
+) -> tuple[Finding, ...]:
+    """What the logs lack of what the policy demands; what they do prove is not judged."""
+    found = list(missing_facts(policy, pcrs, boot))
+    if policy.ima is not None and policy.ima.required and ima is None:
+        found.append(Finding("log_missing", "ima_log", ("IMA's list of this boot",)))
+    return tuple(found)
 
 
 def appraise(policy: Policy, evidence: Evidence) -> Appraisal:
@@ -61,10 +91,14 @@ def appraise(policy: Policy, evidence: Evidence) -> Appraisal:
         for register in sorted(policy.pcrs):
             findings.extend(_judge_register(policy, register, evidence.pcrs))
             checks.append(f"pcr{register}")
-    # 3. The TPM's clock and counters did not go back.
+    # 3. What was booted and what was run is what the policy names.
+    found, ran = _judge_logs(policy, evidence)
+    findings.extend(found)
+    checks.extend(ran)
+    # 4. The TPM's clock and counters did not go back.
     findings.extend(_judge_clock(evidence.continuity))
     checks.append("clock")
-    # 4. A reset is explained by a new boot, where the policy asks for that.
+    # 5. A reset is explained by a new boot, where the policy asks for that.
     findings.extend(_judge_reset(policy, evidence))
     checks.append("reset")
     return Appraisal(_verdict(policy, findings, checks), tuple(findings), tuple(checks))
@@ -73,9 +107,31 @@ def appraise(policy: Policy, evidence: Evidence) -> Appraisal:
 def _verdict(policy: Policy, findings: Collection[Finding], checks: Collection[str]) -> Verdict:
     """The one place where a verdict becomes "accepted"."""
     verdict: Verdict = "refused"
-    if policy.pcrs and not findings and all(name in checks for name in required_checks(policy)):
+    if policy.demands and not findings and all(name in checks for name in required_checks(policy)):
         verdict = "accepted"
     return verdict
+
+
+def _judge_logs(policy: Policy, evidence: Evidence) -> tuple[list[Finding], list[str]]:
+    """The objections, and the checks that ran; without its log a check does not run."""
+    boot, findings, checks = evidence.boot, list[Finding](), list[str]()
+    if policy.needs_event_log:
+        findings += missing_facts(policy, evidence.pcrs, boot)
+        checks.append("event_log")
+    if boot is not None and policy.needs_event_log:
+        if policy.boot is not None:
+            findings += [one for one in judge_boot(policy.boot, boot) if one not in findings]
+            checks.append("boot")
+        if policy.components:
+            findings += judge_components(policy.components, policy.actions, boot, now=evidence.now)
+            checks += [f"component:{component.name}" for component in policy.components]
+    if policy.ima is not None:
+        if evidence.ima is not None:
+            findings += judge_ima(policy.ima, evidence.ima)
+        elif policy.ima.required:
+            findings.append(Finding("log_missing", "ima_log", ("IMA's list of this boot",)))
+        checks.append("ima")
+    return findings, checks
 
 
 def _judge_register(policy: Policy, register: int, pcrs: VerifiedPcrs) -> Iterator[Finding]:

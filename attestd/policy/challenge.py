@@ -11,6 +11,12 @@ WITHOUT_POLICY = (("sha256", tuple(range(8))),)
 """What is asked for while no policy is active: the firmware's own registers."""
 
 
+def wants_logs(policies: Iterable[Policy]) -> tuple[bool, bool]:
+    """Does an active policy need the boot's event log, and does one need IMA's list?"""
+    known = tuple(policies)
+    return any(policy.needs_event_log for policy in known), any(policy.needs_ima_log for policy in known)
+
+
 def challenge_selection(policies: Iterable[Policy]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """(bank, registers) for each bank that an active policy names, the strongest first.
 

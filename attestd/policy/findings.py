@@ -16,22 +16,31 @@ class Finding:
     was found.
 
     Digests are bare lower-case hex, as everywhere on the wire. `found` is None where there was nothing.
+    `event` is the number of the log's event that is objected to, and `artefact` what the log says that it is;
+    the words are a hint, escaped for people.
     """
 
     code: str
     subject: str
     expected: tuple[str, ...] = ()
     found: str | None = None
+    event: int | None = None
+    artefact: str | None = None
 
 
 def to_wire(finding: Finding) -> dict[str, Any]:
     """The whole finding as the wire, the store and `--json` have it."""
-    return {
+    members: dict[str, Any] = {
         "code": finding.code,
         "subject": finding.subject,
         "expected": list(finding.expected),
         "found": finding.found,
     }
+    if finding.event is not None:
+        members["event"] = finding.event
+    if finding.artefact is not None:
+        members["artefact"] = finding.artefact
+    return members
 
 
 def from_wire(members: Mapping[str, Any]) -> Finding:
@@ -41,6 +50,8 @@ def from_wire(members: Mapping[str, Any]) -> Finding:
         subject=members["subject"],
         expected=tuple(members["expected"]),
         found=members["found"],
+        event=members.get("event"),
+        artefact=members.get("artefact"),
     )
 
 

@@ -43,7 +43,7 @@ def load_pcrs(document: Fields, *, bank: str, allowed: Collection[int]) -> dict[
     for key, listed in document.members("pcrs"):
         register = register_key(key, "pcrs")
         path = f"pcrs.{key}"
-        values = tuple(_digest(value, at, bank=bank) for at, value in entries(listed, path))
+        values = tuple(read_digest(value, at, bank=bank) for at, value in entries(listed, path))
         if len(set(values)) != len(values):
             raise PolicyError("value_twice", f"{path}: one value is listed twice; name it once")
         if register not in allowed and any(unmeasured(value) for value in values):
@@ -57,7 +57,8 @@ def written(bank: str, value: bytes) -> str:
     return f"{bank}:{value.hex()}"
 
 
-def _digest(value: object, path: str, *, bank: str) -> bytes:
+def read_digest(value: object, path: str, *, bank: str) -> bytes:
+    """A digest of this bank, as the document writes it."""
     text = plain_text(value, path)
     algorithm, colon, digits = text.partition(":")
     size = BANKS[bank]

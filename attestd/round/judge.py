@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attestd.policy.active import ActivePolicy
-from attestd.policy.appraise import Appraisal, Evidence, appraise, missing_registers
+from attestd.policy.appraise import Appraisal, Evidence, appraise, missing_logs, missing_registers
 from attestd.policy.choose import NoPolicy, Subject, choose_policy
 from attestd.policy.findings import Finding, disclosed
 from attestd.round.case import Case
@@ -45,7 +45,7 @@ class Judgement:
             raise self.refusal
 
 
-def judge(case: Case) -> Judgement:
+def judge(case: Case, *, now: int) -> Judgement:
     """Every check in the order of the protocol; the first kind of fault decides the answer, and all of that
     kind are told."""
     claim, proven = case.claim, case.proven
@@ -64,7 +64,7 @@ def judge(case: Case) -> Judgement:
     # 3. One policy covers the device, and accepts.
     if chosen is None:
         return Judgement(pcrs, keys, None, continuity, (), (), no_policy)
-    appraisal = appraise(chosen.document, Evidence(pcrs, continuity, claim.request.boot_id))
+    appraisal = appraise(chosen.document, Evidence(pcrs, continuity, claim.request.boot_id, now))
     refusal = None if appraisal.verdict == "accepted" else _rejected(appraisal, chosen)
     return Judgement(pcrs, keys, chosen, continuity, appraisal.findings, appraisal.checks, refusal)
 
@@ -110,6 +110,7 @@ def _whole(
         lacking.append(Finding(error.reason, "pcrs", (), error.detail))
     if pcrs is not None and chosen is not None:
         lacking.extend(missing_registers(chosen.document, pcrs))
+        lacking.extend(missing_logs(chosen.document, pcrs, None, None))
     keys: dict[bytes, VerifiedKey] = {}
     for name, claimed in claim.certified.items():
         try:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.attestd.cli.operator import DEVICE, OTHER, Operator
 from tests.attestd.policy.documents import GOOD_7, HEALTHY, SMALL
+from tests.recorded import components
 
 V1 = SMALL
 V2 = SMALL + "# changed\n"
@@ -225,3 +226,29 @@ def test_a_rollback_that_would_leave_a_device_undecided_is_refused(operator: Ope
 
 def test_show_without_policies_says_that_everything_is_refused(operator: Operator) -> None:
     assert "every device is refused" in operator.run("policy", "show").stderr
+
+
+def test_a_policy_is_applied_with_the_files_that_stand_beside_it(operator: Operator) -> None:
+    ima = SMALL + '[ima]\nrequired = true\nallow = ["debian.digests"]\n[boot]\nevent_log = "required"\n'
+    path = operator.write("a.toml", ima)
+    assert "debian.digests does not stand beside the policy" in operator.refused("policy", "apply", path)
+    operator.write("debian.digests", f"sha256:{GOOD_7}  /usr/bin/sh\n")
+    text = operator.done("policy", "check", path)
+    assert "demands   IMA's list of what ran: 1 digests" in text
+    operator.done("policy", "apply", path)
+    (before,) = operator.objects("policy", "show")
+    assert before["ima"]["files"] == ["debian.digests"]
+    operator.write("debian.digests", f"sha256:{GOOD_7}  /usr/bin/dash\n")
+    operator.done("policy", "apply", path)
+    (after,) = operator.objects("policy", "show")
+    assert (after["version"], after["digest"] != before["digest"]) == (before["version"] + 1, True)
+
+
+def test_components_are_told_by_name_and_variant(operator: Operator) -> None:
+    path = operator.write("a.toml", 'name = "edge"\n' + components(until="2027-01-31T00:00:00Z"))
+    assert "demands   kernel 6.1.0-49, and in registers 4, 11 nothing unknown" in operator.done(
+        "policy", "check", path
+    )
+    (told,) = operator.objects("policy", "check", path)
+    assert told["components"][0]["variants"][0]["until"] == "2027-01-31T00:00:00Z"
+    assert told["needs"] == [4, 11]

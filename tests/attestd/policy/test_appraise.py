@@ -32,7 +32,7 @@ def judge(
 ) -> Appraisal:
     raw = {register: bytes.fromhex(value) for register, value in values.items()}
     pcrs = VerifiedPcrs(bank, MappingProxyType(raw))
-    return appraise(policy, Evidence(pcrs=pcrs, continuity=continuity, boot_id=boot_id))
+    return appraise(policy, Evidence(pcrs=pcrs, continuity=continuity, boot_id=boot_id, now=0))
 
 
 def test_a_machine_that_matches_is_accepted_and_every_check_is_named() -> None:

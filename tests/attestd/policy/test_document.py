@@ -268,21 +268,6 @@ def test_pc_7_an_unmeasured_value_beside_a_good_one_is_refused_too() -> None:
     assert refused(changed(f'"sha256:{OTHER_7}"', f'"{ZERO}"')).reason == "unmeasured_reference"
 
 
-LATER = [
-    ('[boot]\nevent_log = "required"\n', "boot", "event log"),
-    ('[[component]]\nname = "kernel"\n', "component", "event log"),
-    ("[ima]\nrequired = true\n", "ima", "IMA"),
-]
-
-
-@pytest.mark.parametrize(("table", "path", "brings"), LATER)
-def test_a_table_of_a_later_version_is_refused_by_name(table: str, path: str, brings: str) -> None:
-    error = refused(HEALTHY + table)
-    assert error.reason == "feature_unsupported"
-    assert error.detail.startswith(f"{path} is not supported by this version")
-    assert brings in error.detail
-
-
 BAD_VALUES = [
     ('name = "edge-gateway"', 'name = "Edge Gateway"', "name"),
     ('name = "edge-gateway"', 'name = "edge@2"', "name"),

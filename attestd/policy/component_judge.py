@@ -1,0 +1,105 @@
+"""Is this boot made of the components that the policy names, and of nothing else?
+
+In each register that a component names, every event is a separator, an action that the policy lists, or a
+digest of exactly one variant, in order and at most once. Events are known by their digests alone: what the
+log calls them is nobody's word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from attestd.clock import rfc3339
+from attestd.policy.components import Component, Variant
+from attestd.policy.findings import Finding
+from attestd.policy.proven_boot import ProvenBoot
+from tpm.eventlog.events import Event
+from tpm.eventlog.facts.measured import OS_SEPARATOR, separator_digests
+from tpm.structures.algorithms import hash_by_name
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The variant that explains most, and the events that are its own."""
+
+    variant: Variant
+    events: frozenset[int]
+
+    @property
+    def whole(self) -> bool:
+        return len(self.events) == len(self.variant.digests)
+
+
+def judge_components(
+    components: Sequence[Component], actions: Mapping[int, frozenset[bytes]], boot: ProvenBoot, *, now: int
+) -> tuple[Finding, ...]:
+    """What the policy objects to: components in the policy's order, then events in the log's."""
+    findings: list[Finding] = []
+    fits: dict[str, _Fit] = {}
+    for component in components:
+        fit = fits[component.name] = _best_fit(component, boot, now=now)
+        findings += _judge_fit(component, fit, boot, now=now)
+    explained = frozenset().union(*(fit.events for fit in fits.values()))
+    for register in sorted({register for component in components for register in component.pcrs}):
+        known = actions.get(register, frozenset()) | _separators(boot.log.bank)
+        for event in boot.history(register):
+            if event.number not in explained and boot.digest(event.number) not in known:
+                expected = _expected(components, fits, register, now=now)
+                found = boot.digest(event.number).hex()
+                words = boot.words(event.number)
+                findings.append(
+                    Finding("event_unexpected", f"pcr{register}", expected, found, event.number, words)
+                )
+    return tuple(findings)
+
+
+def _separators(bank: str) -> frozenset[bytes]:
+    return separator_digests(bank) | {hash_by_name(bank).digest(OS_SEPARATOR)}
+
+
+def _best_fit(component: Component, boot: ProvenBoot, *, now: int) -> _Fit:
+    """Whole before partial, good before expired, more events before fewer; else as the policy lists them."""
+    histories = [boot.history(register) for register in component.pcrs]
+    fits = [_Fit(variant, _own(variant, histories, boot.log.bank)) for variant in component.variants]
+    return max(fits, key=lambda fit: (fit.whole, not fit.variant.expired(now), len(fit.events)))
+
+
+def _own(variant: Variant, histories: Sequence[Sequence[Event]], bank: str) -> frozenset[int]:
+    """The events that are the variant's digests: in its order within each register, each digest once."""
+    free: list[bytes | None] = list(variant.digests)
+    found: set[int] = set()
+    for history in histories:
+        last = -1
+        for event in history:
+            digest = event.digests[bank]
+            place = next((at for at in range(last + 1, len(free)) if free[at] == digest), None)
+            if place is not None:
+                free[place], last = None, place
+                found.add(event.number)
+    return frozenset(found)
+
+
+def _judge_fit(component: Component, fit: _Fit, boot: ProvenBoot, *, now: int) -> Iterator[Finding]:
+    variant = fit.variant
+    if not fit.whole:
+        good = tuple(one.name for one in component.variants if not one.expired(now))
+        yield Finding("component_missing", component.name, good or ("an unexpired variant",))
+    elif variant.until is not None and variant.expired(now):
+        good = tuple(one.name for one in component.variants if not one.expired(now))
+        event = min(fit.events)
+        found = f"{variant.name}, which ended {rfc3339(variant.until)}"
+        yield Finding("component_expired", component.name, good, found, event, boot.words(event))
+
+
+def _expected(
+    components: Sequence[Component], fits: Mapping[str, _Fit], register: int, *, now: int
+) -> tuple[str, ...]:
+    """What could have stood here: the good variants' digests of components that are not whole."""
+    expected: dict[str, None] = {}
+    for component in components:
+        if register in component.pcrs and not fits[component.name].whole:
+            for variant in component.variants:
+                if not variant.expired(now):
+                    expected |= dict.fromkeys(digest.hex() for digest in variant.digests)
+    return tuple(expected)
