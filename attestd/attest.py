@@ -1,15 +1,15 @@
 """How did this machine boot, and what does it get for it? One attestation, from bytes to credentials.
 
-claim      1  well formed: request, quote, keys                          structures          400
-prove      2  nonce ours, AK's signature, extraData = SHA-256(request)   tpm.verify          403
-attestation_failed 3  not expired, device not too fast                                               409,
-429 record     4  nonce spent and intent recorded                            store, one transaction 5
-banned, pending, root withdrawn? judge      6  registers, certified keys, key proofs
-tpm.verify          403 evidence_incomplete 7  newer than what was judged before; policy
-policy              409, 403 grant      8  entitled to all that was asked
-grant               403 not_entitled 9  credentials and sealed keys                                grant →
-issue, seal record    10  issue and audit recorded, if all is still as judged        store, one
-transaction
+    claim      1  well formed: request, quote, keys                          structures          400
+    prove      2  nonce ours, AK's signature, extraData = SHA-256(request)   tpm.verify          403
+    fresh, logs 3  not expired, not too fast; logs readable, known if named  eventlog            409, 429, 400
+    record     4  nonce spent and intent recorded                            store, one transaction
+               5  banned, pending, root withdrawn?                                               403
+    judge      6  registers, certified keys, logs replayed → facts           tpm.verify, eventlog, ima   403
+               7  newer than what was judged before; policy                  policy              409, 403
+    grant      8  entitled to all that was asked                             grant               403
+    mint       9  credentials and sealed keys                                grant → issue, seal
+    record    10  issue and audit recorded, if all is still as judged        store, one transaction
 """
 
 from typing import Any
@@ -22,6 +22,8 @@ from attestd.round.case import Case
 from attestd.round.claim import read_claim
 from attestd.round.intent import open_case
 from attestd.round.judge import Judgement, judge
+from attestd.round.kept_logs import known_event_log
+from attestd.round.logs import read_logs
 from attestd.round.mint import Minted, mint
 from attestd.round.outcome import issue_case, refuse_case
 from attestd.round.prove import check_fresh, prove
@@ -51,10 +53,11 @@ def attest(service: Service, body: AttestationBody, *, now: int, request_id: str
     claim = read_claim(body)  # 1
     proven = prove(service, claim)  # 2
     check_fresh(service, proven, now=now)  # 3
-    case = open_case(service, claim, proven, now=now, request_id=request_id)  # 4, 5
+    logs = read_logs(service, claim, proven)  # 3
+    case = open_case(service, claim, proven, logs, now=now, request_id=request_id)  # 4, 5
     judgement: Judgement | None = None
     try:
-        judgement = judge(case, now=now)  # 6
+        judgement = judge(case, service.logs, now=now)  # 6
         judgement.require_acceptance()  # 7
         entitlement = entitle(  # 8
             judgement.policy.document,
@@ -84,6 +87,6 @@ def _answer(case: Case, judgement: Judgement, minted: Minted, versions: tuple[in
             sealed.told(version) for sealed, version in zip(minted.sealed_keys, versions, strict=True)
         ],
         "renew_after": rfc3339(minted.renew_after),
-        "known_event_log": None,
-        "ima_next": None,
+        "known_event_log": known_event_log(case.logs),
+        "ima_next": None if judgement.ima is None else judgement.ima.mark.count,
     }

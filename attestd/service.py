@@ -12,6 +12,7 @@ from attestd.issue.discovery import JWKS_PATH, Discovery, Document
 from attestd.issue.ear import Verifier
 from attestd.issue.keys import KeyRing
 from attestd.limits import RateLimits
+from attestd.log_cache import LogCache
 from attestd.nonce import Nonces, Sealer
 from attestd.policy.active import ActivePolicies, ActivePolicy
 from attestd.policy.document import load_policy
@@ -76,6 +77,8 @@ class Service:
     discovery: Discovery
     refusals: CountedRefusals
     policies: PolicyCache = field(default_factory=PolicyCache)
+    logs: LogCache = field(default_factory=LogCache)
+    """Event logs that were read, and what they prove."""
 
     def audit_signer(self, now: int) -> HeadSigner:
         """Who signs the audit's heads. Asked before a transaction, for it may have to read the keys' states

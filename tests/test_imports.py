@@ -28,6 +28,7 @@ RIM = (
     "attestd.counterparts",
     "attestd.limits",
     "attestd.listening",
+    "attestd.log_cache",
     "attestd.nonce",
     "attestd.protocol",
 )
@@ -74,6 +75,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.denied": GROUND,
     "attestd.config": (*GROUND, "attestd.listening", "attestd.counterparts", "attestd.denied"),
     "attestd.limits": GROUND,
+    "attestd.log_cache": (),
     "attestd.nonce": GROUND,
     "attestd.protocol": GROUND,
     # three parts that know nothing of each other

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from attestd.policy.active import ActivePolicies
 from attestd.round.claim import Claim
+from attestd.round.logs import Logs
 from attestd.round.prove import Proven
 from attestd.store.devices import Device
 
@@ -20,3 +21,4 @@ class Case:
     """The row as it stood when the nonce was spent; it may be newer than the one by which the quote was
     proven."""
     policies: ActivePolicies
+    logs: Logs

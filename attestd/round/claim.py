@@ -18,6 +18,7 @@ from attestd.protocol import (
     CertifiedParts,
     CredentialRequest,
     KeyName,
+    LogDigest,
     read,
 )
 from attestd.wire import Problem, load_json, to_problem
@@ -29,7 +30,6 @@ from tpm.structures.signature import Signature, parse_signature
 
 MAX_REQUEST = 1 << 20
 MAX_STRUCTURE = 4096
-_LATER = "this version reads no logs; send the attestation without it"
 
 Parsed = TypeVar("Parsed")
 RequestedKey = BoundKey | bytes | None
@@ -59,13 +59,16 @@ class Claim:
     keys: tuple[RequestedKey, ...]
     parents: tuple[bytes | None, ...]
     certified: Mapping[bytes, ClaimedKey]
+    event_log: bytes | LogDigest | None
+    userspace_log: bytes | None
+    ima_log: bytes | None
+    """Logs as they came; they are read once the quote is known to be the device's."""
     evidence_digest: str
     """SHA-256 over request, quote and signature: what an audit record calls this evidence."""
 
 
 def read_claim(body: AttestationBody) -> Claim:
     """Problem `malformed`, `noncanonical` or `too_large`, with a pointer into the body."""
-    _refuse_logs(body)
     request = _read_request(body.request)
     keys = tuple(
         _read_key(wanted, f"/request/credentials/{index}") for index, wanted in enumerate(request.credentials)
@@ -85,14 +88,11 @@ def read_claim(body: AttestationBody) -> Claim:
         keys=keys,
         parents=parents,
         certified=_read_certified(body, named=_names(keys, parents)),
+        event_log=body.event_log,
+        userspace_log=body.userspace_log,
+        ima_log=body.ima_log,
         evidence_digest=hashlib.sha256(b"".join((body.request, quote, signature))).hexdigest(),
     )
-
-
-def _refuse_logs(body: AttestationBody) -> None:
-    for member in ("event_log", "userspace_log", "ima_log"):
-        if getattr(body, member) is not None:
-            raise Problem("malformed", f"/{member}: {_LATER}.", pointer=f"/{member}", cause="log_unsupported")
 
 
 def _read_request(raw: bytes) -> AttestationRequest:

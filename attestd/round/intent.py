@@ -10,6 +10,7 @@ from dataclasses import replace
 from attestd.round.account import refusal_event
 from attestd.round.case import Case
 from attestd.round.claim import Claim
+from attestd.round.logs import Logs
 from attestd.round.prove import Proven
 from attestd.service import Service
 from attestd.store import attestations, audit, devices, meta, nonces
@@ -22,7 +23,9 @@ _SPENT_FOR_MS = 10 * 60 * 1000
 """
 
 
-def open_case(service: Service, claim: Claim, proven: Proven, *, now: int, request_id: str) -> Case:
+def open_case(
+    service: Service, claim: Claim, proven: Proven, logs: Logs, *, now: int, request_id: str
+) -> Case:
     """Spend the nonce and record the intent, or raise: `nonce_spent`, `device_banned`, `device_pending` and
     their like."""
     attestation_id = secrets.token_hex(16)
@@ -47,7 +50,8 @@ def open_case(service: Service, claim: Claim, proven: Proven, *, now: int, reque
             now=now,
         )
         vouched = _as_vouched_today(service, device, now=now)
-        return Case(attestation_id, request_id, claim, proven, vouched, service.policies.active(tx))
+        active = service.policies.active(tx)
+        return Case(attestation_id, request_id, claim, proven, vouched, active, logs)
 
     opened = service.store.write(spend)
     if isinstance(opened, Problem):

@@ -1,8 +1,9 @@
 """Is the proven evidence whole, is it newer than what was judged before, and does the policy accept it?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from attestd.log_cache import LogCache
 from attestd.policy.active import ActivePolicy
 from attestd.policy.appraise import Appraisal, Evidence, appraise, missing_logs, missing_registers
 from attestd.policy.choose import NoPolicy, Subject, choose_policy
@@ -10,9 +11,11 @@ from attestd.policy.findings import Finding, disclosed
 from attestd.round.case import Case
 from attestd.round.claim import Claim, ClaimedKey
 from attestd.round.prove import Proven
+from attestd.round.replayed import Replayed, replay_logs
 from attestd.store.devices import Device
 from attestd.wire import Problem
 from tpm.errors import AttestationError, EvidenceError
+from tpm.ima.verify import VerifiedMeasurements
 from tpm.verify.certified import VerifiedKey, verify_certified_key, verify_key_proof
 from tpm.verify.continuity import Continuity, judge_continuity
 from tpm.verify.pcrs import VerifiedPcrs, verify_pcrs
@@ -29,6 +32,7 @@ class Judgement:
     keys: Mapping[bytes, VerifiedKey]
     chosen: ActivePolicy | None
     continuity: Continuity | None
+    ima: VerifiedMeasurements | None
     findings: tuple[Finding, ...]
     checks: tuple[str, ...]
     refusal: Problem | None
@@ -45,28 +49,41 @@ class Judgement:
             raise self.refusal
 
 
-def judge(case: Case, *, now: int) -> Judgement:
+def judge(case: Case, cache: LogCache, *, now: int) -> Judgement:
     """Every check in the order of the protocol; the first kind of fault decides the answer, and all of that
     kind are told."""
     claim, proven = case.claim, case.proven
     chosen, no_policy = _choose(case)
-    # 1. Registers, certified keys and their proofs are whole.
+    # 1. Registers, certified keys and their proofs are whole, and the logs tell the registers' history.
     pcrs, keys, lacking = _whole(claim, proven, chosen)
+    told = Replayed(None, None, ())
+    if pcrs is not None:
+        told = _replay(case, cache, pcrs, chosen)
+        lacking.extend(told.findings)
     if lacking or pcrs is None:
-        return Judgement(pcrs, keys, chosen, None, tuple(lacking), (), _incomplete(lacking, chosen))
+        return Judgement(pcrs, keys, chosen, None, None, tuple(lacking), (), _incomplete(lacking, chosen))
     # 2. It is newer than what was judged before.
     if is_stale(proven, case.device):
         detail = "Newer evidence of this device was judged already; ask for a new challenge."
-        return Judgement(
-            pcrs, keys, chosen, None, (), (), Problem("conflict", detail, cause="stale_evidence")
-        )
+        stale = Problem("conflict", detail, cause="stale_evidence")
+        return Judgement(pcrs, keys, chosen, None, None, (), (), stale)
     continuity = judge_continuity(case.device.baseline, proven.quote, claim.request.boot_id)
     # 3. One policy covers the device, and accepts.
     if chosen is None:
-        return Judgement(pcrs, keys, None, continuity, (), (), no_policy)
-    appraisal = appraise(chosen.document, Evidence(pcrs, continuity, claim.request.boot_id, now))
+        return Judgement(pcrs, keys, None, continuity, None, (), (), no_policy)
+    evidence = Evidence(pcrs, continuity, claim.request.boot_id, now, told.boot, told.ima)
+    appraisal = appraise(chosen.document, evidence)
     refusal = None if appraisal.verdict == "accepted" else _rejected(appraisal, chosen)
-    return Judgement(pcrs, keys, chosen, continuity, appraisal.findings, appraisal.checks, refusal)
+    return Judgement(pcrs, keys, chosen, continuity, told.ima, appraisal.findings, appraisal.checks, refusal)
+
+
+def _replay(case: Case, cache: LogCache, pcrs: VerifiedPcrs, chosen: ActivePolicy | None) -> Replayed:
+    """What the logs prove, and what they lack of what the policy demands, if nothing is wrong already."""
+    if chosen is None or pcrs.bank != chosen.document.bank:
+        return replay_logs(cache, case.logs, pcrs, None)
+    policy = chosen.document
+    told = replay_logs(cache, case.logs, pcrs, policy)
+    return told if told.findings else replace(told, findings=missing_logs(policy, pcrs, told.boot, told.ima))
 
 
 def is_stale(proven: Proven, device: Device) -> bool:
@@ -110,7 +127,6 @@ def _whole(
         lacking.append(Finding(error.reason, "pcrs", (), error.detail))
     if pcrs is not None and chosen is not None:
         lacking.extend(missing_registers(chosen.document, pcrs))
-        lacking.extend(missing_logs(chosen.document, pcrs, None, None))
     keys: dict[bytes, VerifiedKey] = {}
     for name, claimed in claim.certified.items():
         try:

@@ -7,6 +7,7 @@ from attestd.policy.findings import to_wire
 from attestd.round.account import issue_events, refusal_event
 from attestd.round.case import Case
 from attestd.round.judge import Judgement, is_stale
+from attestd.round.kept_logs import keep_logs
 from attestd.round.mint import Minted, MintedSeal
 from attestd.service import Service
 from attestd.store import attestations, audit, credentials, devices, meta, policies, sealed_keys, signing_keys
@@ -98,6 +99,7 @@ def issue_case(
             audit.append(tx, signer, event, chain=device_id, now=now)
             return problem
         _keep_device(tx, case, minted, now=now)
+        keep_logs(tx, case, judgement, now=now)
         _keep_credentials(tx, case, judgement, minted, now=now)
         versions = tuple(_keep_seal(tx, case, sealed, now=now) for sealed in minted.sealed_keys)
         attestations.finish(tx, case.attestation_id, _issued(judgement), now)

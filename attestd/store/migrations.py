@@ -4,7 +4,7 @@ A migration is never edited once released; a change is a new one, which first ex
 with values that the version before can live with) and contracts in a later release.
 """
 
-from attestd.store import schema, schema_oauth, schema_trust
+from attestd.store import schema, schema_logs, schema_oauth, schema_trust
 from attestd.store.engine import Engine, Transaction
 from attestd.store.errors import NewerDatabase
 
@@ -12,6 +12,7 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, schema.FIRST),
     (2, schema_oauth.SECOND),
     (3, schema_trust.THIRD),
+    (4, schema_logs.FOURTH),
 )
 
 

@@ -88,9 +88,9 @@ def asks_too_much(scene: Scene) -> None:
 
 
 FAULTS: list[tuple[Callable[[Scene], None], str]] = [
-    (log_sent, "malformed"),
     (signed_by_another, "attestation_failed"),
     (too_late, "nonce_expired"),
+    (log_sent, "malformed"),
     (spent, "nonce_spent"),
     (banned, "device_banned"),
     (value_damaged, "evidence_incomplete"),

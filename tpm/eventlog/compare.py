@@ -15,6 +15,7 @@ from tpm.verify.pcrs import VerifiedPcrs
 
 State = Literal["match", "mismatch", "not_in_log", "not_quoted"]
 
+_IMA = 10
 _REMOVAL_LIMIT = 256
 """Events of a register up to which one is sought that was logged and not extended: the work grows with the
 square.
@@ -75,9 +76,9 @@ def verify_log(log: EventLog, pcrs: VerifiedPcrs, *, userspace: UserspaceLog | N
     # 2. It tells of something.
     if not values:
         raise EvidenceError("log_empty", f"The log extends no register of the {pcrs.bank} bank.")
-    # 3. Every register that it extends and that was quoted holds what it says.
+    # 3. Every register that it extends and that was quoted holds what it says. IMA's has a list of its own.
     states = compare(values, pcrs.values)
-    wrong = [register for register, state in states.items() if state == "mismatch"]
+    wrong = [register for register, state in states.items() if state == "mismatch" and register != _IMA]
     if wrong:
         register = wrong[0]
         where = divergence(log, pcrs.bank, register, pcrs.values[register], userspace=userspace)

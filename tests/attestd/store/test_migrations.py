@@ -37,6 +37,8 @@ TABLES = {
     "audit_heads",
     "quarantined_makers",
     "supplied_certificates",
+    "device_logs",
+    "ima_marks",
 }
 
 
