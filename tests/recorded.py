@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from tpm.eventlog.events import EventType
 from tpm.eventlog.reader import read_log
+from tpm.eventlog.userspace import read_userspace
+from tpm.swtpm import SoftwareTpm
 
 RECORDING = Path(__file__).parent / "vectors" / "vm" / "ovmf-uki-secureboot"
 EVENT_LOG = (RECORDING / "eventlog.bin").read_bytes()
@@ -71,3 +74,10 @@ pcrs = [4, 11]
   {f"until = {until}" if until else ""}
   {more}
 """
+
+
+def play(tpm: SoftwareTpm) -> None:
+    """Measure the recorded boot into this TPM: firmware, then systemd; not what IMA measured."""
+    for event in (*read_log(EVENT_LOG).events, *read_userspace(userspace_log()).events(0)):
+        if event.type != EventType.EV_NO_ACTION:
+            tpm.extend(event.register, event.digests)

@@ -9,11 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from attestd.agent.errors import Refusal, Unreachable
 from attestd.agent.keys import CredentialKey, make_key
+from attestd.agent.logs import Logs, boot_id
 from attestd.agent.state import Membership
 from attestd.agent.transport import Server
 from attestd.wire import Problem, b64, b64encode
@@ -27,9 +27,10 @@ ATTEMPTS = 3
 NONCE_BYTES = 32
 BOUND = frozenset({"x509-svid", "wit-svid", "client-attestation"})
 """The formats of credentials that are bound to a key."""
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-_ANEW = frozenset({"nonce_spent", "nonce_expired", "conflict"})
+NO_LOGS = Logs()
+
+_ANEW = frozenset({"nonce_spent", "nonce_expired", "conflict", "log_needed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Challenge:
     nonce: str
     selections: tuple[PcrSelection, ...]
     event_log: bool
+    ima_log: bool
 
 
 def attest(
@@ -67,10 +69,10 @@ def attest(
     *,
     recipe: bytes,
     wanted: Wanted,
-    event_log: bytes | None = None,
+    logs: Logs = NO_LOGS,
 ) -> Received:
-    """One accepted attestation. Refusal, Unreachable or DeviceError. The log is sent where the service asks
-    for it."""
+    """One accepted attestation. Refusal, Unreachable or DeviceError. Logs are sent where the service asks
+    for them."""
     key = make_key(device, wanted.key) if BOUND & set(wanted.formats) else None
     bank: str | None = None
     for attempt in range(1, ATTEMPTS + 1):
@@ -78,16 +80,22 @@ def attest(
         selection = choose_selection(challenge, device.banks(), bank)
         with device.ak(recipe) as ak:
             parent = _storage_name(device) if wanted.seals else None
-            request = _request(challenge, server, membership, wanted, key=key, parent=parent)
+            known = logs.known()
+            asked = _request(challenge, server, membership, wanted, key=key, parent=parent)
+            request = _signed(asked, ima_from=known.ima_next if challenge.ima_log else 0)
             body = _evidence(device, ak, request, selection, key, with_parent=parent is not None)
-        if challenge.event_log and event_log is not None:
-            body["event_log"] = b64encode(event_log)
+        body |= logs.members(known, event_log=challenge.event_log, ima_log=challenge.ima_log)
         try:
-            return Received(server.post("/v1/attestations", body), key)
+            answer = server.post("/v1/attestations", body)
         except Refusal as refusal:
+            if refusal.code == "log_needed":
+                logs.forget()
             bank = _expected_bank(refusal)
             if attempt == ATTEMPTS or not (bank or refusal.code in _ANEW):
                 raise
+        else:
+            logs.remember(answer)
+            return Received(answer, key)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -101,7 +109,7 @@ def read_challenge(answer: Mapping[str, Any]) -> Challenge:
             raise ValueError("a selection of nothing")
     except (KeyError, TypeError, ValueError, AttributeError, Problem, AttestationError):
         raise Unreachable("the server's challenge cannot be read; is it attestd, in this version?") from None
-    return Challenge(answer["nonce"], offered, answer.get("event_log") is True)
+    return Challenge(answer["nonce"], offered, answer.get("event_log") is True, answer.get("ima_log") is True)
 
 
 def choose_selection(challenge: Challenge, banks: tuple[str, ...], wanted: str | None) -> PcrSelection:
@@ -118,14 +126,6 @@ def choose_selection(challenge: Challenge, banks: tuple[str, ...], wanted: str |
     )
 
 
-def boot_id() -> str | None:
-    """The kernel's name for this boot; None where it has none."""
-    try:
-        return BOOT_ID.read_text(encoding="ascii").strip() or None
-    except OSError:
-        return None
-
-
 def _request(
     challenge: Challenge,
     server: Server,
@@ -134,8 +134,8 @@ def _request(
     *,
     key: CredentialKey | None,
     parent: bytes | None,
-) -> bytes:
-    """The bytes that the TPM signs."""
+) -> dict[str, Any]:
+    """What is asked for, as the TPM is to sign it."""
     credentials = []
     for form in wanted.formats:
         bearer = form == "jwt-svid"
@@ -143,7 +143,7 @@ def _request(
             {"audience": list(wanted.audiences)} if bearer else {"key": key and key.told}
         )
         credentials.append({"format": form, "agent": wanted.agent} | binding)
-    members = {
+    return {
         "v": 1,
         "purpose": "attest",
         "server": server.url,
@@ -153,6 +153,11 @@ def _request(
         "credentials": credentials,
         "sealed_keys": [{"name": name, "parent": {"name": parent.hex()}} for name in wanted.seals if parent],
     }
+
+
+def _signed(asked: dict[str, Any], *, ima_from: int) -> bytes:
+    """The bytes that the TPM signs."""
+    members = asked | ({"ima_from": ima_from} if ima_from else {})
     return json.dumps(members, separators=(",", ":")).encode()
 
 

@@ -13,6 +13,7 @@ from typing import Self
 
 from attestd.agent.attest import Received, Wanted, attest
 from attestd.agent.keys import public_jwk
+from attestd.agent.logs import OWN, LogFiles, Logs
 from attestd.agent.state import State
 from attestd.agent.transport import Server
 from tpm.device.device import Device
@@ -53,7 +54,7 @@ class Machine:
     tcti: str
     state: State
     server: Server
-    event_log: bytes | None = None
+    files: LogFiles = OWN
 
     @classmethod
     def enrolled(cls, tcti: str, directory: Path, *, ca: Path | None = None) -> Self:
@@ -67,9 +68,8 @@ class Machine:
         """One accepted attestation; errors as for `attestd.agent.attest.attest`, and NotEnrolled."""
         membership, recipe = self.state.enrolment()
         with opened(self.tcti) as device:
-            return attest(
-                device, self.server, membership, recipe=recipe, wanted=wanted, event_log=self.event_log
-            )
+            logs = Logs(self.files, self.state)
+            return attest(device, self.server, membership, recipe=recipe, wanted=wanted, logs=logs)
 
     def key(self, received: Received) -> ResidentKey:
         """The key that what was received is bound to; it must live in the TPM."""

@@ -1,7 +1,7 @@
 """What does the device remember of its enrolment?
 
-A directory of its owner alone (0700) with two files (0600), each replaced as a whole: the power may go at any
-moment. Neither is a secret: the attestation key's recipe makes its key in this TPM and in no other.
+A directory of its owner alone (0700) with a few files (0600), each replaced as a whole: the power may go at
+any moment. None is a secret: the attestation key's recipe makes its key in this TPM and in no other.
 """
 
 import json
@@ -17,6 +17,7 @@ from attestd.agent.errors import Misconfigured, NotEnrolled
 _RECIPE = "ak.recipe"
 _MEMBERSHIP = "enrollment.json"
 _LAST = "last.json"
+_LOGS = "logs.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,16 @@ class State:
 
     def keep_last(self, outcome: Mapping[str, Any]) -> None:
         self._write_json(_LAST, outcome)
+
+    def known_logs(self) -> Mapping[str, Any] | None:
+        """What the service said that it knows of this machine's logs; a damaged file is nothing lost."""
+        try:
+            return self._read_json(_LOGS)
+        except Misconfigured:
+            return None
+
+    def keep_known_logs(self, known: Mapping[str, Any]) -> None:
+        self._write_json(_LOGS, known)
 
     def _read_json(self, name: str) -> Mapping[str, Any] | None:
         raw = self._read(name)

@@ -14,12 +14,14 @@ from attestd.agent.attest import Wanted, attest
 from attestd.agent.deliver import SUFFIXES, deliver
 from attestd.agent.enroll import enroll
 from attestd.agent.errors import plain
+from attestd.agent.logs import Logs
 from attestd.agent.state import State
 from attestd.agent.unseal import unseal
 from attestd.cli import failures
 from attestd.cli.agent_options import (
     check_name,
-    event_log_option,
+    log_files,
+    log_options,
     outcome,
     reported,
     server_of,
@@ -73,19 +75,19 @@ def enroll_command(server: str | None, ca: Path | None, tpm: str, state: Path, a
 @click.option("--key", type=click.Choice(["tpm", "software"]), default="tpm", show_default=True)
 @click.option("--audience", "audiences", multiple=True, metavar="A", help="Whom a jwt-svid is for.")
 @click.option("--seal", "seals", multiple=True, metavar="NAME", help="A sealed key of the policy.")
-@event_log_option
+@log_options
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 def attest_command(
     out: Path, state: Path, tpm: str, server: str | None, ca: Path | None, **asked: Any
 ) -> None:
     """Prove how this machine booted and write what its policy grants into DIR."""
     kept, wanted = State(state), _wanted(asked)
-    log = None if asked["event_log"] is None else asked["event_log"].read_bytes()
+    logs = Logs(log_files(asked), kept)
     with reported(kept, agent=wanted.agent):
         membership, recipe = kept.enrolment()
         where = server_of(server, ca, membership)
         with progress("Attesting"), Device(tpm) as device:
-            received = attest(device, where, membership, recipe=recipe, wanted=wanted, event_log=log)
+            received = attest(device, where, membership, recipe=recipe, wanted=wanted, logs=logs)
             bundle = where.get("/.well-known/spiffe/bundle")
         paths = deliver(received, bundle, wanted=wanted, out=out)
         kept.keep_last(outcome("accepted", received.answer, wanted.agent))

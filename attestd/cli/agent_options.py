@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from attestd.agent.errors import Misconfigured, NotEnrolled, Refusal, Unreachable
+from attestd.agent.logs import OWN, LogFiles
 from attestd.agent.state import Membership, State
 from attestd.agent.transport import Server
 from attestd.cli import failures
@@ -59,13 +60,23 @@ def server_options(command: Command) -> Command:
     return with_url(with_ca(command))
 
 
-def event_log_option(command: Command) -> Command:
-    return click.option(
-        "--event-log",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="The firmware's log, sent where the service asks for it.",
-    )(command)
+def log_options(command: Command) -> Command:
+    """The logs, each sent where the service asks for it: those named, else this machine's own."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for option, what in (
+        ("--ima-log", "IMA's list."),
+        ("--userspace-log", "systemd's log of what it measured."),
+        ("--event-log", "The firmware's log. Of named logs only these are sent, else this machine's own."),
+    ):
+        command = click.option(option, type=file, metavar="FILE", help=what)(command)
+    return command
+
+
+def log_files(given: Mapping[str, Any]) -> LogFiles:
+    """The files that were named, and no others; this machine's own if none was. Another machine's log does
+    not go with ours."""
+    named = LogFiles(given["event_log"], given["userspace_log"], given["ima_log"])
+    return OWN if named == LogFiles() else named
 
 
 def check_name(name: str) -> None:

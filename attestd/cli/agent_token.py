@@ -16,7 +16,8 @@ from attestd.agent.transport import good_nonce
 from attestd.cli import failures
 from attestd.cli.agent_options import (
     check_name,
-    event_log_option,
+    log_files,
+    log_options,
     outcome,
     reported,
     server_of,
@@ -35,7 +36,7 @@ TOKEN_LIMIT = 16 * 1024
 @server_options
 @tpm_option
 @state_option
-@event_log_option
+@log_options
 @click.option("--audience", required=True, metavar="A", help="Whom the token is for, as the policy names it.")
 @click.option("--agent", metavar="NAME", help="For which agent; else the one of the last attestation.")
 @click.option("--scope", "scopes", multiple=True, metavar="S", help="Else all that the policy grants.")
@@ -63,10 +64,10 @@ def token_command(
     """
     kept = State(state)
     asked = _asked(given, kept, proof)
-    log = None if given["event_log"] is None else given["event_log"].read_bytes()
+    files = log_files(given)
     with reported(kept, agent=asked.agent):
         membership, _ = kept.enrolment()
-        machine = Machine(tpm, kept, server_of(server, ca, membership), log)
+        machine = Machine(tpm, kept, server_of(server, ca, membership), files)
         with progress("Attesting"):
             attestation = attest_client(machine, asked.agent)
         kept.keep_last(outcome("accepted", {"policy": attestation.policy}, asked.agent))
