@@ -65,7 +65,7 @@ def test_oa_9_an_agent_that_acts_for_a_user_is_let_in_until_its_machine_is_lost(
     caller = guard.check(request(agent, token), "plan.read")
     assert (caller.agent, caller.user, caller.user_issuer) == (agent.client_id, "alice", LOGIN)
     assert caller.actors == (agent.client_id,)
-    assert (caller.scopes, caller.assurance) == ({"plan.read"}, "ek_verified")
+    assert (caller.scopes, caller.assurance) == (frozenset({"plan.read"}), "ek_verified")
     assert caller.policy == "plant@1"
     end(world)
     time.sleep(SECONDS)
