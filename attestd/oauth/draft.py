@@ -67,7 +67,7 @@ def narrow(service: Service, request: Request, asked: Asked, *, token_id: str) -
     """The widest token that was asked for and that both the grant and the parent allow. OAuthError otherwise:
     nothing is left out quietly."""
     client, grant, now = asked.client, asked.client.grant, request.now
-    # 1. The device is as it was when it got the credential, and that is not too long ago.
+    # 1. The device is as it was when it got the credential, which has not ended, and not too long ago.
     posture_until = live_posture(
         service, client.device, client.credential, now=now, max_age=grant.max_posture_age
     )
@@ -80,7 +80,7 @@ def narrow(service: Service, request: Request, asked: Asked, *, token_id: str) -
     wanted = request.one("authorization_details")
     details = narrow_details(wanted, types=grant.authorization_details, parent=asked.details)
     # 3. Not longer than anything that it rests on.
-    ends = (now + grant.ttl * 1000, posture_until, client.credential.expires_at, asked.until)
+    ends = (now + grant.ttl * 1000, posture_until, asked.until)
     expires_at = narrow_lifetime(now=now, ends=ends)
     # 4. Bound to the key by which the client was known.
     confirmation = _bind(client)

@@ -30,6 +30,15 @@ class Canary:
 @dataclass(frozen=True)
 class Redirect:
     to: str
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Another status than 200 with a good document."""
+
+    status: int
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,10 @@ def _answer(handler: BaseHTTPRequestHandler, answer: Any) -> None:
     match answer:
         case None:
             status = 404
-        case Redirect(to=to):
+        case Redirect(to=to, body=body):
             status, headers = 302, {"Location": to}
+        case Status(status=status, body=body):
+            headers = {}
         case Compressed(body=body):
             headers = {"Content-Encoding": "gzip"}
         case Slow():

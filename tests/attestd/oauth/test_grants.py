@@ -111,6 +111,12 @@ def test_an_assertion_of_another_client_than_the_one_that_authenticated_is_refus
     assert own.status == 200, own
 
 
+def test_a_grant_assertion_is_good_once_beside_client_authentication_too(world: World) -> None:
+    fields = {"grant_type": JWT_BEARER, "assertion": grant_assertion(world), "resource": TOOLS}
+    assert world.ask(world.agent(), **fields).status == 200
+    world.refused(world.ask(world.agent(), **fields), 400, "invalid_grant", "replayed")
+
+
 def test_a_users_assertion_is_no_grant(world: World) -> None:
     reply = by_grant(world, world.login.token(header={"typ": "JWT"}))
     world.refused(reply, 400, "invalid_grant", "assertion_sub")
@@ -450,6 +456,27 @@ def test_nobody_passes_on_further_than_everybody_before_allows(world: World) -> 
     third = world.exchange(world.agent("runner"), second, ACCESS_TOKEN)
     world.refused(third, 400, "invalid_request", "delegation_depth")
     assert world.exchange(world.agent("runner"), first, ACCESS_TOKEN).status == 200
+
+
+def test_nobody_takes_over_further_than_its_own_grant_allows(world: World) -> None:
+    """The planner's grant would allow three actors; the helper's own ends at two."""
+    known = world.delegated(world.agent(), world.login.token(act={"sub": "butler"}))
+    reply = world.exchange(world.agent("helper"), known, ACCESS_TOKEN)
+    world.refused(reply, 400, "invalid_request", "delegation_depth")
+    assert world.exchange(world.agent("runner"), known, ACCESS_TOKEN).status == 200
+
+
+def test_what_is_passed_on_is_still_somebodys_for_whom_the_agent_may_act(own: World) -> None:
+    """Users of the provider, and agents of this server, each by the helper's grant."""
+    helper = own.agent("helper")
+    of_user = own.delegated(own.agent(), own.login.token())
+    of_agent = own.token(own.agent())["access_token"]
+    policy = (own.deployment.directory / "pcr-policy.toml").read_text()
+    both = f'issuers = ["{LOGIN}", "{SERVER}"], depth = 2'
+    for issuer, good, bad in ((LOGIN, of_user, of_agent), (SERVER, of_agent, of_user)):
+        own.deployment.apply(policy.replace(both, f'issuers = ["{issuer}"], depth = 2'))
+        assert own.exchange(helper, good, ACCESS_TOKEN).status == 200
+        own.refused(own.exchange(helper, bad, ACCESS_TOKEN), 400, "invalid_request", "delegation_issuer")
 
 
 def test_an_agent_that_may_pass_nothing_on_has_not_passed_it_on(world: World) -> None:

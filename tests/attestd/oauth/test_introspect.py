@@ -288,8 +288,9 @@ def test_a_token_that_was_never_kept_is_inactive(own: World) -> None:
     assert not own.is_active(token)
 
 
-def test_the_key_that_signed_is_retired(own: World) -> None:
+def test_a_token_ends_with_the_key_that_signed_it(own: World) -> None:
     token = own.token(own.agent())["access_token"]
+    assert own.is_active(token)
     own.deployment.service.store.write(
         lambda tx: tx.execute("UPDATE signing_keys SET state = 'retired' WHERE key_use = 'jwt'").rowcount
     )

@@ -30,7 +30,7 @@ from attestd.oauth.key_sets import (
 from attestd.oauth.subject_issuer import DISCOVERY_PATH, SubjectIssuers, discover
 from attestd.wire import Problem
 from tests.attestd.oauth.agents import compact, public
-from tests.attestd.oauth.canary import Canary, Compressed, Redirect, Slow, canary
+from tests.attestd.oauth.canary import Canary, Compressed, Redirect, Slow, Status, canary
 from tests.attestd.oauth.world import AUDIENCE, ID_TOKEN, LOGIN, Provider, World
 from tests.attestd.web.certificates import Authority
 from tests.attester import new_key
@@ -183,6 +183,8 @@ def test_public_addresses_are_permitted(address: str) -> None:
 )
 def test_oa_10_what_is_no_plain_https_url_is_fetched_from_nowhere(url: str) -> None:
     with pytest.raises(Unfetched):
+        origin_of(url)
+    with pytest.raises(Unfetched):
         fetch.fetch(url, allow_private=True)
 
 
@@ -242,6 +244,23 @@ def test_oa_10_the_connection_goes_to_the_address_that_was_judged(monkeypatch: p
     with pytest.raises(Unfetched, match="cannot be reached"):
         fetch.fetch("https://login.example.org/")
     assert (asked, connected) == (["login.example.org"], [("93.184.216.34", 443)])
+
+
+def test_oa_10_only_a_200_is_taken_whatever_document_comes_with_another(bird: Canary) -> None:
+    for answer in (Redirect("/x", b"{}"), Status(201, b"{}"), Status(206, b"{}"), Status(404, b"{}")):
+        bird.answers["/"] = answer
+        with pytest.raises(Unfetched, match="only 200"):
+            fetch.fetch(bird.url, allow_private=True)
+    bird.answers["/"] = b"{}"
+    assert fetch.fetch(bird.url, allow_private=True) == b"{}"
+    assert set(bird.hits) == {"/"}
+
+
+def test_a_document_has_a_largest_size(bird: Canary) -> None:
+    bird.answers |= {"/most": b" " * MAX_BYTES, "/more": b" " * (MAX_BYTES + 1)}
+    assert len(fetch.fetch(f"{bird.url}/most", allow_private=True)) == MAX_BYTES
+    with pytest.raises(Unfetched, match="bytes"):
+        fetch.fetch(f"{bird.url}/more", allow_private=True)
 
 
 def test_a_server_that_drips_is_cut(bird: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
