@@ -22,9 +22,7 @@ def pages_of(service: WebService, verbs: tuple[Verb, ...], metrics: Metrics) -> 
     """Every page, the published documents included."""
     described: list[Document] = []  # made once, when everything that it describes is known
     pages = (
-        Page(
-            "/healthz", lambda now: _health(service), _OPERATORS, "The process answers; unsafe modes in use."
-        ),
+        Page("/healthz", lambda now: _health(service, now), _OPERATORS, "It answers; unsafe modes in use."),
         Page("/readyz", lambda now: _ready(service, now), _OPERATORS, "Requests can be handled here."),
         Page("/metrics", lambda now: Document(metrics.render(), MEDIA_TYPE), _OPERATORS, "For Prometheus."),
         Page("/openapi.json", lambda now: described[0], _PUBLIC, "This description."),
@@ -42,8 +40,8 @@ def _published(path: str, render: Callable[[int], Published]) -> Page:
     return Page(path, document, _PUBLIC, "Published for relying parties.")
 
 
-def _health(service: WebService) -> Document:
-    return Document(dump_json({"status": "ok", "unsafe": list(service.config.unsafe_modes())}), JSON)
+def _health(service: WebService, now: int) -> Document:
+    return Document(dump_json({"status": "ok", "unsafe": list(service.unsafe_modes(now=now))}), JSON)
 
 
 def _ready(service: WebService, now: int) -> Document:
