@@ -7,7 +7,7 @@ import sys
 import click
 
 from attestd.app import VERBS, build_service
-from attestd.cli.options import config_option
+from attestd.cli.options import config_option, require_database
 from attestd.config import Config
 from attestd.web.application import create_web
 from attestd.web.listeners import listeners_of
@@ -22,6 +22,7 @@ def command(config: Config) -> None:
     Logs go to stderr: JSON lines, or short lines on a terminal. Anything but loopback needs [tls] certificate
     and key, or behind_proxy = true with a proxy in front.
     """
+    require_database(config)
     parts = Parts(build_service, lambda service, metrics: create_web(service, VERBS, metrics=metrics))
     status = serve(config, parts, listeners_of(config))
     sys.exit(1 if status else 0)
