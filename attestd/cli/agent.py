@@ -68,6 +68,14 @@ def _server_options(command: Command) -> Command:
     return with_url(with_ca(command))
 
 
+def _enrolled_options(command: Command) -> Command:
+    """--server and --ca for the verbs that ask no service: the one says which enrolment is meant, the other
+    is taken because every agent verb takes it."""
+    ca = click.option("--ca", expose_value=False, metavar="FILE", help="Not used: no service is asked.")
+    server = click.option("--server", metavar="URL", help="The service that this must be the enrolment at.")
+    return server(ca(command))
+
+
 @click.group("agent")
 def command() -> None:
     """The device's side: enrol, attest, unseal."""
@@ -134,14 +142,16 @@ def attest_command(
 
 
 @command.command("status")
+@_enrolled_options
 @_state_option
 @_tpm_option
 @json_option
-def status_command(state: Path, tpm: str, as_json: bool) -> None:
+def status_command(server: str | None, state: Path, tpm: str, as_json: bool) -> None:
     """Say where this machine is enrolled and how its last attestation ended."""
     kept = State(state)
     with _reported():
         membership, recipe = _enrolled(kept)
+        _check_server(server, membership)
         last = kept.last()
         with Device(tpm) as device:
             properties, banks = device.properties(), device.banks()
@@ -162,13 +172,15 @@ def status_command(state: Path, tpm: str, as_json: bool) -> None:
 
 
 @command.command("unseal")
+@_enrolled_options
 @_tpm_option
 @_state_option
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def unseal_command(file: Path, tpm: str, state: Path) -> None:
+def unseal_command(file: Path, server: str | None, tpm: str, state: Path) -> None:
     """Write the secret of FILE to standard output; of a sealed key, a key file that other programs load."""
     with _reported(), Device(tpm) as device:
         membership = State(state).membership()
+        _check_server(server, membership)
         opened = unseal(device, file, ek="p256" if membership is None else membership.ek)
     sys.stdout.buffer.write(opened)
     sys.stdout.buffer.flush()
@@ -181,6 +193,13 @@ def _enrolled(kept: State) -> tuple[Membership, bytes]:
             f"{kept.directory} has no enrolment; run `attestd agent enroll --server URL` first"
         )
     return membership, recipe
+
+
+def _check_server(named: str | None, membership: Membership | None) -> None:
+    if named is not None and membership is not None and named != membership.server:
+        raise failures.Failure(
+            f"this machine is enrolled at {membership.server}, not at {named}; name that one's --state"
+        )
 
 
 def _server(url: str | None, ca: Path | None, membership: Membership | None) -> Server:
