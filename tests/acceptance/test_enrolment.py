@@ -241,6 +241,8 @@ def test_what_rests_on_a_withdrawn_root_ends_with_it(deployment: Deployment, mac
     refused = deployment.round(machine.later()).body()
     deployment.problem(refused, 403, "enrollment_refused", cause="ek_root_withdrawn")
     deployment.attest(other.later())
+    told = [deployment.operate("device", "why", one.device_id).stdout for one in (machine, other)]
+    assert ["trusted no more; import it again" in text for text in told] == [True, False]
 
 
 @pytest.mark.parametrize("with_certificate", [True, False])
