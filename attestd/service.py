@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from attestd.clock import now_ms
 from attestd.config import Config
+from attestd.exposure import unsafe_modes
 from attestd.issue.audit_keys import audit_signer
 from attestd.issue.discovery import JWKS_PATH, Discovery, Document
 from attestd.issue.ear import Verifier
@@ -110,6 +111,13 @@ class Service:
         signer = self.audit_signer(now)
         # On the service's chain: what a device's key did not sign does not lengthen that device's chain.
         self.store.write(lambda tx: audit.append(tx, signer, record, chain=None, now=now))
+
+    def unsafe_modes(self, *, now: int) -> tuple[str, ...]:
+        """The switches in use that weaken admission, and `emulated_tpms` where software TPMs are trusted."""
+        try:
+            return unsafe_modes(self.config, self.trust.anchors(now).certificates)
+        except PolicyError:  # nobody is trusted while the trust store cannot be read
+            return self.config.unsafe_modes()
 
     def ready(self, *, now: int) -> Mapping[str, bool]:
         """What has to be true before requests are sent here."""

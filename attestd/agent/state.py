@@ -1,7 +1,7 @@
 """What does the device remember of its enrolment?
 
-A directory of its owner alone (0700) with two files (0600), each replaced as a whole: the power may go at any
-moment. Neither is a secret: the attestation key's recipe makes its key in this TPM and in no other.
+A directory of its owner alone (0700) with three files (0600), each replaced as a whole: the power may go at
+any moment. None is a secret: the attestation key's recipe makes its key in this TPM and in no other.
 """
 
 import json

@@ -6,7 +6,6 @@ last: a directory with an `attestd.toml` is complete, whenever the power went.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -16,19 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from attestd.cli.administration import Administration, administration
+from attestd.adoption import adopt_keys
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import keyring_of
+from attestd.cli.options import operator
 from attestd.cli.output import progress
 from attestd.clock import now_ms
 from attestd.config import Config, load_config
-from attestd.issue.key_files import ALGORITHMS, read_key_files
 from attestd.issue.keys import create_keys
-from attestd.store import meta, signing_keys
-from attestd.store.engine import Transaction
-from attestd.store.signing_keys import SigningKey
 from attestd.store.store import Store
 from tpm.errors import PolicyError
 
@@ -151,41 +145,16 @@ def _aligned(line: str) -> str:
 
 
 def _make_database(config: Config) -> None:
-    now = now_ms()
+    """Its first audit record says who made which keys."""
     store = Store.open(config.database)
     try:
         store.migrate()
-        store.write(lambda tx: _register_keys(tx, config, now))
+        if not adopt_keys(store, config, verb="init", by=operator(), now=now_ms()):
+            raise Failure(
+                "the database has signing keys of another directory already; name an empty database"
+            )
     finally:
         store.close()
-    with administration(config) as admin:
-        fingerprint = keyring_of(config, admin.store).fingerprint()
-        admin.change(lambda tx: _record(tx, admin, fingerprint, config.trust_domain))
-
-
-def _record(tx: Transaction, admin: Administration, fingerprint: str, trust_domain: str) -> None:
-    """Every replica of this service must hold these keys; who made them is the first audit record."""
-    meta.agree_on_key(tx, "keys", fingerprint)
-    admin.record(tx, "init", {"trust_domain": trust_domain, "keys": fingerprint})
-
-
-def _register_keys(tx: Transaction, config: Config, now: int) -> None:
-    """The first keys sign from the start: nobody can have cached an older set."""
-    if signing_keys.list_all(tx):
-        raise Failure("the database has signing keys of another directory already; name an empty database")
-    for key in read_key_files(config.keys).keys:
-        public = key.private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        row = SigningKey(
-            kid=key.kid,
-            use=key.use,
-            alg=ALGORITHMS[key.use][0],
-            state="active",
-            fingerprint=hashlib.sha256(public).hexdigest(),
-            created_at=now,
-            published_at=now,
-            activated_at=now,
-        )
-        signing_keys.insert(tx, row)
 
 
 def _move(staging: Path, directory: Path) -> None:
