@@ -53,7 +53,8 @@ def ban(world: World) -> None:
 
 def lose_posture(world: World) -> None:
     changed = world.machine.later().extended(7, b"\x01" * 32)
-    world.deployment.problem(world.deployment.round(changed).body(), 403, "posture_rejected")
+    ends = world.deployment.live(world.machine)
+    world.deployment.problem(world.deployment.round(changed).body(), 403, "posture_rejected", ends=ends)
 
 
 @pytest.mark.parametrize("end", [ban, lose_posture], ids=lambda end: end.__name__)
