@@ -77,8 +77,9 @@ def _members(draft: Draft, signed: str) -> dict[str, Any]:
         "access_token": signed,
         "token_type": draft.token_type,
         "expires_in": (draft.token.expires_at - draft.token.issued_at) // 1000,
-        "scope": draft.token.scope,
     }
+    if draft.token.scope:  # a scope has one token at least: RFC 6749, section 3.3
+        members["scope"] = draft.token.scope
     if draft.details:
         members["authorization_details"] = [dict(detail) for detail in draft.details]
     if draft.asked.issued_token_type is not None:

@@ -117,6 +117,14 @@ def test_without_a_scope_the_token_has_all_of_the_grant_and_unknown_parameters_a
     assert members["scope"] == "plan.read plan.write plan.admin"
 
 
+def test_a_token_without_scopes_is_said_to_have_none_rather_than_an_empty_one(world: World) -> None:
+    given = world.bearer(world.agent("courier", "jwt-svid"))
+    assert given.members["scope"] == claims(given.members["access_token"])["scope"] == "plan.read"
+    given = world.ask(world.agent("porter"), {}, resource=TOOLS)
+    assert given.status == 200, given
+    assert not {"scope"} & (given.members.keys() | claims(given.members["access_token"]).keys())
+
+
 def test_a_grant_without_audiences_gives_no_token(world: World) -> None:
     reply = world.ask(world.agent("mute"), resource=TOOLS)
     world.refused(reply, 400, "unauthorized_client", "no_audiences")
