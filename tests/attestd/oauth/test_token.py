@@ -8,7 +8,7 @@ import pytest
 
 from attestd.clock import now_ms
 from tests.attestd.oauth.agents import seconds
-from tests.attestd.oauth.world import LEDGER, TOOLS, World, jkt
+from tests.attestd.oauth.world import LEDGER, LOGIN, TOOLS, World, jkt
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,26 @@ def test_a_posture_that_is_too_old_gives_no_token_until_the_machine_attests_agai
     own.refused(own.ask(agent, resource=TOOLS), 400, "invalid_grant", "posture_old")
     own.deployment.attest(own.machine.later())
     assert own.token(agent)
+
+
+def test_the_audit_says_for_whom_and_on_whose_behalf_a_token_was_refused(world: World) -> None:
+    agent, user = world.agent(), world.login.token(scope="plan.read")
+    long = "https://x.example/" + "y" * 9000
+    cases = [
+        (world.exchange(agent, user, scope="plan.write"), (TOOLS, "plan.write", "alice", LOGIN)),
+        (
+            world.exchange(agent, world.login.token(exp=1), scope="plan.read"),
+            (TOOLS, "plan.read", None, None),
+        ),
+        (world.ask(agent, resource=long), (long[:512], "", agent.client_id, None)),
+    ]
+    records = world.deployment.audit(event="token", decision="refused")[-len(cases) :]
+    for (reply, (audience, *expected)), record in zip(cases, records, strict=True):
+        assert (reply.status, record["request_id"]) == (400, reply.headers["X-Request-Id"])
+        told = record["details"]
+        assert told["audience"] == [audience]
+        assert [told[name] for name in ("scope", "subject", "subject_issuer")] == expected
+    assert user not in str(records)
 
 
 # --- once ------------------------------------------------------------------------------------------
