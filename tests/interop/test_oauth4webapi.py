@@ -1,4 +1,4 @@
-"""Does oauth4webapi (npm) work with the service: as an agent with DPoP, as a resource, as a token's reader?"""
+"""Does oauth4webapi (npm) work with the service: as an agent with DPoP, a resource, a reader of tokens?"""
 
 import json
 from typing import Any
