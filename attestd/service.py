@@ -93,7 +93,7 @@ class Service:
         return any(root.sha256 == root_sha256 for root in anchors.certificates)
 
     def refuse(self, problem: Problem, *, now: int, request_id: str, source: str, path: str) -> None:
-        """Record one refused request that spent nothing: its device is not proven, or what it sent is replayed
+        """Record one refused request that spent nothing: its device is not proven, or what it sent is old
         or too much. Of a flood, the first few and then their number."""
         event = _EVENTS.get(path, "request")
         if not self.refusals.admit(event, problem.code, now):
@@ -109,7 +109,7 @@ class Service:
             details={"proven": problem.device_id is not None, "source": source, "pointer": problem.pointer},
         )
         signer = self.audit_signer(now)
-        # On the service's chain: who can only replay what a device once signed does not lengthen that device's.
+        # On the service's chain: who only replays what a device once signed does not lengthen the device's.
         self.store.write(lambda tx: audit.append(tx, signer, record, chain=None, now=now))
 
     def unsafe_modes(self, *, now: int) -> tuple[str, ...]:
