@@ -6,6 +6,7 @@ last: a directory with an `attestd.toml` is complete, whenever the power went.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -15,14 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from attestd.adoption import adopt_keys
+from attestd.cli.administration import Administration, administration
 from attestd.cli.failures import Failure, Unusable
-from attestd.cli.options import operator
+from attestd.cli.options import keyring_of
 from attestd.cli.output import progress
 from attestd.clock import now_ms
 from attestd.config import Config, load_config
+from attestd.issue.key_files import ALGORITHMS, read_key_files
 from attestd.issue.keys import create_keys
+from attestd.store import meta, signing_keys
+from attestd.store.engine import Transaction
+from attestd.store.signing_keys import SigningKey
 from attestd.store.store import Store
 from tpm.errors import PolicyError
 
@@ -53,7 +59,7 @@ tofu = false                             # true: TPMs of unknown makers wait for
 # certificate = "tls/cert.pem"
 # key = "tls/key.pem"
 # behind_proxy = false                   # true: a proxy in front of us ends TLS
-# mtls_listen = "127.0.0.1:8441"         # a second address, where clients show their X.509-SVID
+# mtls_listen = "127.0.0.1:8441"         # a second address, where clients show an X.509-SVID; off by default
 
 [limits]
 # nonce_ttl = "60s"                      # how long a device may take to answer a challenge
@@ -70,7 +76,7 @@ tofu = false                             # true: TPMs of unknown makers wait for
 # jwks = "discovery"                     # or "file:keys/login.jwks"; fetched from this issuer alone
 # allow_private = false                  # true: fetched from private addresses too
 
-# [[resource]]                           # who may introspect tokens; none by default
+# [[resource]]                           # who may ask if a token is good (introspection); none by default
 # audience = "https://tools.example.org" # it sees tokens for this audience only
 # jwks = "file:keys/tools.jwks"          # its public keys, with which it proves itself
 # client_id = "https://tools.example.org" # how it names itself; else its audience
@@ -145,16 +151,41 @@ def _aligned(line: str) -> str:
 
 
 def _make_database(config: Config) -> None:
-    """Its first audit record says who made which keys."""
+    now = now_ms()
     store = Store.open(config.database)
     try:
         store.migrate()
-        if not adopt_keys(store, config, verb="init", by=operator(), now=now_ms()):
-            raise Failure(
-                "the database has signing keys of another directory already; name an empty database"
-            )
+        store.write(lambda tx: _register_keys(tx, config, now))
     finally:
         store.close()
+    with administration(config) as admin:
+        fingerprint = keyring_of(config, admin.store).fingerprint()
+        admin.change(lambda tx: _record(tx, admin, fingerprint, config.trust_domain))
+
+
+def _record(tx: Transaction, admin: Administration, fingerprint: str, trust_domain: str) -> None:
+    """Every replica of this service must hold these keys; who made them is the first audit record."""
+    meta.agree_on_key(tx, "keys", fingerprint)
+    admin.record(tx, "init", {"trust_domain": trust_domain, "keys": fingerprint})
+
+
+def _register_keys(tx: Transaction, config: Config, now: int) -> None:
+    """The first keys sign from the start: nobody can have cached an older set."""
+    if signing_keys.list_all(tx):
+        raise Failure("the database has signing keys of another directory already; name an empty database")
+    for key in read_key_files(config.keys).keys:
+        public = key.private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        row = SigningKey(
+            kid=key.kid,
+            use=key.use,
+            alg=ALGORITHMS[key.use][0],
+            state="active",
+            fingerprint=hashlib.sha256(public).hexdigest(),
+            created_at=now,
+            published_at=now,
+            activated_at=now,
+        )
+        signing_keys.insert(tx, row)
 
 
 def _move(staging: Path, directory: Path) -> None:

@@ -38,6 +38,7 @@ ttl = "10m"
 key = "any"
 audiences = ["{TOOLS}", "{LEDGER}"]
 scopes = ["plan.read", "plan.write"]
+authorization_details = ["transfer"]
 delegation = {{ issuers = ["PROVIDER"], depth = 1 }}
 [[grant]]
 agent = "courier"

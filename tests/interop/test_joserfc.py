@@ -10,7 +10,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from joserfc.jws import extract_compact
 
-from tests.interop.keys import Signer
+from tests.interop.keys import Signer, hashed
 from tests.interop.parties import TOOLS, Parties
 
 FORM = {"grant_type": "client_credentials", "resource": TOOLS, "scope": "plan.read"}
@@ -128,3 +128,58 @@ def test_introspection_says_what_the_token_says(parties: Parties) -> None:
     assert ask(parties.issuer).json() == {"active": True, "token_type": "DPoP", **claims}
     refused = ask(f"{parties.issuer}/oauth/introspect")
     assert (refused.status_code, refused.json()["error"]) == (401, "invalid_client")
+
+
+def by_wit(parties: Parties, **changed: Any) -> Any:
+    """A token request with the WIT, its proof, and a DPoP proof that binds the token."""
+    signer, wit = Signer(parties.planner.key), parties.planner.text("wit.jwt")
+    url = f"{parties.issuer}/oauth/token"
+    headers = {
+        "Workload-Identity-Token": wit,
+        "Workload-Proof-Token": signer.wpt(url, wit, **changed),
+        "DPoP": signer.dpop(url, fresh(parties)),
+    }
+    return post(parties, "/oauth/token", FORM, headers)
+
+
+def test_its_workload_proof_authenticates_the_agent_of_a_wit(parties: Parties) -> None:
+    answer = by_wit(parties)
+    assert answer.status_code == 200, answer.text
+    token = answer.json()["access_token"]
+    read(parties, token, "at+jwt", client_id=parties.planner.client_id)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"wth": hashed("another")},
+        {"aud": "https://tools.example.org/run"},
+        {"exp": 1},
+        {"ath": hashed("none")},
+    ],
+    ids=["another token", "another address", "over", "a token that is not there"],
+)
+def test_a_workload_proof_for_anything_else_authenticates_nobody(
+    parties: Parties, changed: dict[str, Any]
+) -> None:
+    answer = by_wit(parties, **changed)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_client")
+    assert by_wit(parties).status_code == 200
+
+
+def test_its_assertion_is_a_grant_of_its_own_and_good_once(parties: Parties) -> None:
+    signer, url = Signer(parties.planner.key), f"{parties.issuer}/oauth/token"
+    assertion = signer.assertion(parties.planner.client_id, parties.issuer, typ="JWT")
+    grant = {**FORM, "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer"}
+
+    def ask(made: str) -> Any:
+        headers = {"DPoP": signer.dpop(url, fresh(parties))}
+        return post(parties, "/oauth/token", {**grant, "assertion": made}, headers)
+
+    answer = ask(assertion)
+    assert answer.status_code == 200, answer.text
+    read(parties, answer.json()["access_token"], "at+jwt", sub=parties.planner.client_id)
+    again = ask(assertion)
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+    client = ask(signer.assertion(parties.planner.client_id, parties.issuer))
+    assert (client.status_code, client.json()["error"]) == (400, "invalid_grant")

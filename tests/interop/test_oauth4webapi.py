@@ -54,7 +54,7 @@ def test_an_agent_is_told_a_nonce_once_and_then_granted_a_bound_token(parties: P
     [
         ({"scope": "plan.admin"}, "invalid_scope"),
         ({"resource": "https://elsewhere.example.org"}, "invalid_target"),
-        ({"authorization_details": json.dumps([{"type": "transfer"}])}, "invalid_authorization_details"),
+        ({"authorization_details": json.dumps([{"type": "report"}])}, "invalid_authorization_details"),
     ],
 )
 def test_what_was_not_granted_is_refused_in_words_that_it_knows(
@@ -64,6 +64,13 @@ def test_what_was_not_granted_is_refused_in_words_that_it_knows(
         grant(parties, **changed)
     assert (refused.value.error, refused.value.status) == (error, 400)
     assert grant(parties)["scope"] == "plan.read"
+
+
+def test_it_reads_the_authorization_details_that_were_granted(parties: Parties) -> None:
+    details = [{"type": "transfer", "actions": ["prepare"], "locations": [TOOLS]}]
+    granted = grant(parties, authorization_details=json.dumps(details))
+    assert granted["authorization_details"] == details
+    assert introspect(parties, granted["access_token"])["authorization_details"] == details
 
 
 def test_neither_another_clients_key_nor_another_proofs_is_taken(parties: Parties) -> None:
