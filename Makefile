@@ -19,7 +19,7 @@ demo: install
 	@scripts/demo
 
 test: install
-	@$(PYTHON) -m pytest --durations=10
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --durations=10
 
 check: install
 	@.venv/bin/ruff check .

@@ -5,6 +5,7 @@ from functools import partial
 from importlib.metadata import version
 
 from attestd import attest, enroll
+from attestd.adoption import adopt_keys
 from attestd.clock import now_ms
 from attestd.config import Config
 from attestd.exposure import refuse_exposed_emulators
@@ -64,10 +65,11 @@ VERBS: Sequence[Verb] = (
 
 
 def build_service(config: Config) -> Service:
-    """The service of this configuration, its database migrated. PolicyError, StoreError or OSError stop the
-    start."""
+    """The service of this configuration, its database migrated, its keys known there. PolicyError, StoreError
+    or OSError stop the start."""
     store = Store.open(config.database)
     store.migrate()
+    adopt_keys(store, config, verb="keys adopt", by="attestd serve", now=now_ms())
     epoch = store.read(meta.epoch)
     keyring = KeyRing(
         config.keys,

@@ -1,15 +1,15 @@
 """How did this machine boot, and what does it get for it? One attestation, from bytes to credentials.
 
-    claim      1  well formed: request, quote, keys                          structures          400
-    prove      2  nonce ours, AK's signature, extraData = SHA-256(request)   tpm.verify          403
-    fresh, logs 3  not expired, not too fast; logs readable, known if named  eventlog            409, 429, 400
-    record     4  nonce spent and intent recorded                            store, one transaction
-               5  banned, pending, root withdrawn?                                               403
-    judge      6  registers, certified keys, logs replayed → facts           tpm.verify, eventlog, ima   403
-               7  newer than what was judged before; policy                  policy              409, 403
-    grant      8  entitled to all that was asked                             grant               403
-    mint       9  credentials and sealed keys                                grant → issue, seal
-    record    10  issue and audit recorded, if all is still as judged        store, one transaction
+    claim   1  well formed: request, quote, keys                         structures              400
+    prove   2  nonce ours, AK's signature, extraData = SHA-256(request)  verify → VerifiedQuote  403
+    logs    3  not expired, not too fast; logs readable, known if named  eventlog                409, 429, 400
+    intent  4  nonce spent and intent recorded                           store, one transaction  409
+            5  banned, pending, root withdrawn?                                                  403
+    judge   6  registers, certified keys, logs replayed → facts          verify, eventlog, ima   403
+            7  newer than what was judged before; policy                 policy → findings       409, 403
+    grant   8  entitled to all that was asked                                                    403
+    mint    9  credentials and sealed keys                               issue, seal
+    outcome 10 issue and audit recorded, if all is still as judged       store, one transaction  409
 """
 
 from typing import Any

@@ -100,7 +100,7 @@ class Config:
         return f"https://{join(str(parts.hostname), split_listen(self.tls.mtls_listen)[1])}{parts.path}"
 
     def unsafe_modes(self) -> tuple[str, ...]:
-        """The switches in use that weaken who becomes a device; shown by /healthz and `attestd check`."""
+        """The switches in use that weaken who becomes a device; `exposure` adds what is trusted."""
         modes = {"tofu": self.admission.tofu, "auto_admit": self.admission.auto_admit}
         return tuple(name for name, on in modes.items() if on)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from attestd.clock import now_ms
 from attestd.config import Config
+from attestd.exposure import unsafe_modes
 from attestd.issue.audit_keys import audit_signer
 from attestd.issue.discovery import JWKS_PATH, Discovery, Document
 from attestd.issue.ear import Verifier
@@ -95,8 +96,8 @@ class Service:
         return any(root.sha256 == root_sha256 for root in anchors.certificates)
 
     def refuse(self, problem: Problem, *, now: int, request_id: str, source: str, path: str) -> None:
-        """Record one refused request whose device is not proven; of a flood, the first few and then their
-        number."""
+        """Record one refused request that spent nothing: its device is not proven, or what it sent is old
+        or too much. Of a flood, the first few and then their number."""
         event = _EVENTS.get(path, "request")
         if not self.refusals.admit(event, problem.code, now):
             return
@@ -111,8 +112,15 @@ class Service:
             details={"proven": problem.device_id is not None, "source": source, "pointer": problem.pointer},
         )
         signer = self.audit_signer(now)
-        # On the service's chain: what a device's key did not sign does not lengthen that device's chain.
+        # On the service's chain: who only replays what a device once signed does not lengthen the device's.
         self.store.write(lambda tx: audit.append(tx, signer, record, chain=None, now=now))
+
+    def unsafe_modes(self, *, now: int) -> tuple[str, ...]:
+        """The switches in use that weaken admission, and `emulated_tpms` where software TPMs are trusted."""
+        try:
+            return unsafe_modes(self.config, self.trust.anchors(now).certificates)
+        except PolicyError:  # nobody is trusted while the trust store cannot be read
+            return self.config.unsafe_modes()
 
     def ready(self, *, now: int) -> Mapping[str, bool]:
         """What has to be true before requests are sent here."""

@@ -4,11 +4,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tpm.swtpm import SoftwareTpm
 
 # Before any test loads the TPM library, which reads this once and otherwise prints what it also raises.
 os.environ.setdefault("TSS2_LOG", "all+none")
+
+# How long an example takes says nothing on a machine that does other things beside.
+settings.register_profile("attestd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("attestd")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Is everything that is installed pinned by version and hash, and above the known security floors? (SC-1)"""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -72,3 +73,26 @@ def test_the_distribution_cannot_be_uploaded_by_accident() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "Private :: Do Not Upload" in project["classifiers"]
     assert project["name"] == "attestd-tpm"
+
+
+def npm_faults(text: str) -> list[str]:
+    """Packages without a hash or a version, or with an address from which whoever locked had them."""
+    packages = json.loads(text)["packages"]
+    faults = [name for name, one in packages.items() if name and not {"integrity", "version"} <= one.keys()]
+    return faults + [name for name, one in packages.items() if "resolved" in one]
+
+
+def test_sc_1_npm_packages_are_pinned_by_version_and_hash() -> None:
+    folder = ROOT / "tests/interop/node"
+    text = (folder / "package-lock.json").read_text(encoding="utf-8")
+    assert npm_faults(text) == []
+    asked = json.loads((folder / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert json.loads(text)["packages"][""]["dependencies"] == asked
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in asked.values())
+
+
+def test_sc_1_an_npm_package_without_a_hash_or_from_an_address_is_found() -> None:
+    loose = {"": {}, "node_modules/a": {"version": "1.0.0"}}
+    placed = {"": {}, "node_modules/a": {"version": "1.0.0", "integrity": "sha512-x", "resolved": "x"}}
+    assert npm_faults(json.dumps({"packages": loose})) == ["node_modules/a"]
+    assert npm_faults(json.dumps({"packages": placed})) == ["node_modules/a"]

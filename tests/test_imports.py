@@ -35,6 +35,7 @@ RIM = (
 PARTS = (
     *RIM,
     *EVIDENCE,
+    "attestd.adoption",
     "attestd.exposure",
     "attestd.issue",
     "attestd.policy",
@@ -84,6 +85,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.policy": (*GROUND, *EVIDENCE),
     "attestd.trust": (*GROUND, *EVIDENCE),
     "attestd.exposure": (*GROUND, *EVIDENCE, "attestd.config"),
+    "attestd.adoption": (*GROUND, *EVIDENCE, "attestd.config", "attestd.issue", "attestd.store"),
     # store, issue, policy <- service <- grant, enroll <- attest <- web <- app <- cli
     **{verb: (*PARTS, *VERBS[:rank]) for rank, verb in enumerate(VERBS)},
     # the authorization server beside attest
@@ -128,6 +130,7 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.protocol": {"pydantic", "pydantic_core"},
     "attestd.store": {"psycopg", "psycopg_pool", "sqlite3", "sqlite_utils"},
     "attestd.issue": {"cryptography", "jwt"},
+    "attestd.adoption": {"cryptography"},
     "attestd.trust": {"cryptography"},
     "attestd.service": {"cryptography"},
     "attestd.round": {"cryptography"},

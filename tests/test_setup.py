@@ -10,13 +10,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+READ = (
+    "requirements.lock",
+    "pyproject.toml",
+    "scripts/setup",
+    "tests/interop/node/package-lock.json",
+    "tests/interop/node/package.json",
+)
+"""What the set-up depends on, in the order in which it hashes them."""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the set-up reads, and a place for stand-ins of the system's commands."""
-    (tmp_path / "scripts").mkdir()
-    for name in ("scripts/setup", "requirements.lock", "pyproject.toml"):
+    for name in READ:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bin").mkdir()
     return tmp_path
@@ -38,7 +46,8 @@ def mark_as_set_up(checkout: Path) -> None:
     """What a finished set-up leaves."""
     (checkout / ".venv/bin").mkdir(parents=True)
     (checkout / ".venv/bin/python").symlink_to(sys.executable)
-    recipe = "cat requirements.lock pyproject.toml scripts/setup | sha256sum | cut -c1-64; pwd"
+    (checkout / "tests/interop/node/node_modules").mkdir()
+    recipe = f"cat {' '.join(READ)} | sha256sum | cut -c1-64; pwd"
     made = subprocess.run(["bash", "-c", recipe], cwd=checkout, capture_output=True, check=True)
     (checkout / ".venv/.set-up").write_bytes(made.stdout)
 
@@ -70,7 +79,7 @@ def test_without_the_right_to_install_it_prints_the_one_command(checkout: Path) 
     assert not (checkout / ".venv").exists()
 
 
-@pytest.mark.parametrize("changed", ["requirements.lock", "pyproject.toml", "scripts/setup"])
+@pytest.mark.parametrize("changed", READ)
 def test_a_change_of_what_it_reads_runs_it_again(checkout: Path, changed: str) -> None:
     mark_as_set_up(checkout)
     refuse_to_install(checkout)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from attestd.adoption import adopt_keys
 from attestd.cli.options import admin_event, keyring_of, operator, store_of
 from attestd.clock import now_ms
 from attestd.config import Config
@@ -53,5 +54,6 @@ def administration(config: Config) -> Iterator[Administration]:
     """The configured store, ready for changes; what only reads needs no key and uses `store_of`."""
     with store_of(config) as store:
         now = now_ms()
+        adopt_keys(store, config, verb="keys adopt", by=operator(), now=now)
         signer = audit_signer(keyring_of(config, store).at(now))
         yield Administration(store, operator(), now, signer)

@@ -20,6 +20,8 @@ from attestd.agent.unseal import unseal
 from attestd.cli import failures
 from attestd.cli.agent_options import (
     check_name,
+    check_server,
+    enrolled_options,
     log_files,
     log_options,
     outcome,
@@ -99,14 +101,16 @@ def attest_command(
 
 
 @command.command("status")
+@enrolled_options
 @state_option
 @tpm_option
 @json_option
-def status_command(state: Path, tpm: str, as_json: bool) -> None:
+def status_command(server: str | None, state: Path, tpm: str, as_json: bool) -> None:
     """Say where this machine is enrolled and how its last attestation ended."""
     kept = State(state)
     with reported():
         membership, recipe = kept.enrolment()
+        check_server(server, membership)
         last = kept.last()
         with Device(tpm) as device:
             properties, banks = device.properties(), device.banks()
@@ -127,13 +131,15 @@ def status_command(state: Path, tpm: str, as_json: bool) -> None:
 
 
 @command.command("unseal")
+@enrolled_options
 @tpm_option
 @state_option
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def unseal_command(file: Path, tpm: str, state: Path) -> None:
+def unseal_command(file: Path, server: str | None, tpm: str, state: Path) -> None:
     """Write the secret of FILE to standard output; of a sealed key, a key file that other programs load."""
     with reported(), Device(tpm) as device:
         membership = State(state).membership()
+        check_server(server, membership)
         opened = unseal(device, file, ek="p256" if membership is None else membership.ek)
     sys.stdout.buffer.write(opened)
     sys.stdout.buffer.flush()

@@ -79,6 +79,14 @@ def log_files(given: Mapping[str, Any]) -> LogFiles:
     return OWN if named == LogFiles() else named
 
 
+def enrolled_options(command: Command) -> Command:
+    """--server and --ca for the verbs that ask no service: the one says which enrolment is meant, the other
+    is taken because every agent verb takes it."""
+    ca = click.option("--ca", expose_value=False, metavar="FILE", help="Not used: no service is asked.")
+    server = click.option("--server", metavar="URL", help="The service that this must be the enrolment at.")
+    return server(ca(command))
+
+
 def check_name(name: str) -> None:
     """Unusable for what cannot be the name of an agent or a sealed key."""
     if _NAME.fullmatch(name) is None:
@@ -120,3 +128,10 @@ def outcome(verdict: str, told: Mapping[str, Any], agent: str | None) -> dict[st
         "agent": agent,
         **{name: told[name] for name in members if name in told},
     }
+
+
+def check_server(named: str | None, membership: Membership | None) -> None:
+    if named is not None and membership is not None and named != membership.server:
+        raise failures.Failure(
+            f"this machine is enrolled at {membership.server}, not at {named}; name that one's --state"
+        )

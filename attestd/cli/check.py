@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from attestd.issue.key_files import ALGORITHMS, read_key_files
 from attestd.oauth.key_sets import FileKeys
 from attestd.policy.document import Policy, load_policy
 from attestd.store import meta, policies
+from attestd.store.errors import NoTables
 from attestd.store.migrations import MIGRATIONS
 from attestd.store.store import Store
 from attestd.trust import read_roots
@@ -55,9 +57,15 @@ def checks_of(config: Config, store: Store) -> list[tuple[str, Check]]:
         ("counterparts", lambda: _counterparts(config)),
         ("ek-roots", lambda: _ek_roots(config)),
         ("database", lambda: _database(config, store, now_ms())),
-        ("signing keys", lambda: _signing_keys(config, store, now_ms())),
-        ("policies", lambda: _policies(config, store)),
+        ("signing keys", lambda: _unless_empty(_signing_keys(config, store, now_ms()))),
+        ("policies", lambda: _unless_empty(_policies(config, store))),
     ]
+
+
+def _unless_empty(lines: Iterator[Line]) -> Iterator[Line]:
+    """Nothing of what an empty database does not have: that it is empty has been told."""
+    with suppress(NoTables):
+        yield from lines
 
 
 def _configuration(config: Config) -> Iterator[Line]:
@@ -157,7 +165,12 @@ def _ek_roots(config: Config) -> Iterator[Line]:
 
 def _database(config: Config, store: Store, now: int) -> Iterator[Line]:
     require_database(config)
-    found = int(store.read(lambda tx: meta.get(tx, "schema")) or 0)
+    try:
+        found = int(store.read(lambda tx: meta.get(tx, "schema")) or 0)
+    except NoTables:
+        detail = "is empty; `attestd serve` makes its tables and writes down the keys of this directory"
+        yield Line("warning", "database", detail)
+        return
     newest = MIGRATIONS[-1][0]
     if found > newest:
         yield Line(

@@ -24,6 +24,7 @@ from attestd.store.attestations import Attestation
 from attestd.store.credentials import Issued
 from attestd.store.devices import Device, State
 from attestd.store.engine import Transaction
+from attestd.trust import read_roots
 
 STATES: tuple[State, ...] = ("pending", "active", "banned", "retired")
 
@@ -215,7 +216,15 @@ def why_(config: Config, which: str, as_json: bool) -> None:
     if as_json:
         print_object(refusal(device, refused))
     else:
-        click.echo("\n".join(why(device, refused)))
+        click.echo("\n".join(why(device, refused, withdrawn=_root_withdrawn(config, device))))
+
+
+def _root_withdrawn(config: Config, device: Device) -> bool:
+    """As attestations are admitted: an operator's list outlasts the root."""
+    if device.root_sha256 is None or device.device_id in config.admission.ek_allow:
+        return False
+    roots = read_roots(config.admission.ek_roots)
+    return all(root.certificate.sha256 != device.root_sha256 for root in roots)
 
 
 def _move(config: Config, which: str, move: Move) -> None:

@@ -86,8 +86,12 @@ def refusal(device: Device, refused: Attestation | None) -> dict[str, Any]:
     }
 
 
-def why(device: Device, refused: Attestation | None) -> list[str]:
-    """The last refusal for people: one paragraph a finding, each with what to do next."""
+def why(device: Device, refused: Attestation | None, *, withdrawn: bool) -> list[str]:
+    """The last refusal for people: one paragraph a finding, each with what to do next. `withdrawn`: the root
+    that vouched for the TPM is trusted no more, so that nothing of the device is judged at all."""
+    if withdrawn:
+        said = "is refused unjudged: the root that vouched for its TPM is trusted no more"
+        return [f"{device.name} {said}; import it again (attestd ek-roots import FILE), or allow the device"]
     if refused is None:
         step = _STEPS.get(f"device_{device.state}")
         return [f"{device.name} has not been refused" + (f", but {step}" if step else "")]

@@ -61,7 +61,7 @@ tofu = false                             # true: TPMs of unknown makers wait for
 # certificate = "tls/cert.pem"
 # key = "tls/key.pem"
 # behind_proxy = false                   # true: a proxy in front of us ends TLS
-# mtls_listen = "127.0.0.1:8441"         # a second address, for clients that show their X.509-SVID; none by default
+# mtls_listen = "127.0.0.1:8441"         # a second address, where clients show an X.509-SVID; off by default
 
 [limits]
 # nonce_ttl = "60s"                      # how long a device may take to answer a challenge
@@ -78,7 +78,7 @@ tofu = false                             # true: TPMs of unknown makers wait for
 # jwks = "discovery"                     # or "file:keys/login.jwks"; fetched from this issuer alone
 # allow_private = false                  # true: fetched from private addresses too
 
-# [[resource]]                           # who may ask whether a token is good (introspection); none by default
+# [[resource]]                           # who may ask if a token is good (introspection); none by default
 # audience = "https://tools.example.org" # it sees tokens for this audience only
 # jwks = "file:keys/tools.jwks"          # its public keys, with which it proves itself
 # client_id = "https://tools.example.org" # how it names itself; else its audience

@@ -28,6 +28,7 @@ def command() -> None:
 
 
 @command.command("check")
+@click.option("--config", expose_value=False, metavar="FILE", help="Taken as by every verb, and not read.")
 @json_option
 @click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
 def check(files: tuple[Path, ...], as_json: bool) -> None:

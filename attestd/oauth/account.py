@@ -5,16 +5,21 @@ has proven stands on its device's chain, what nobody proved is counted on the se
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from attestd.oauth.client.client import Client
 from attestd.oauth.errors import OAuthError
+from attestd.oauth.grants.asked import Asked
 from attestd.oauth.request import Request
 from attestd.service import Service
 from attestd.store import audit, nonces
 from attestd.store.audit import AuditEvent, Event
 from attestd.store.engine import Transaction
 from attestd.store.tokens import Token
+
+MOST_TARGETS: Final = 8
+MOST_TEXT: Final = 512
+"""How much of what was asked for, and not given, is kept."""
 
 
 def granted_event(client: Client, request: Request, token: Token, *, grant_type: str) -> AuditEvent:
@@ -33,6 +38,22 @@ def granted_event(client: Client, request: Request, token: Token, *, grant_type:
         "expires_at": token.expires_at,
     }
     return client_event(client, request, details)
+
+
+def refused_event(
+    client: Client, request: Request, error: OAuthError, asked: Asked | None, *, grant_type: str
+) -> AuditEvent:
+    """One record for one token that was not given: for whom it was wanted, and on whose behalf as far as that
+    was proven (`asked`)."""
+    wanted = (*request.many("resource"), *request.many("audience"))
+    details = {
+        "grant_type": grant_type,
+        "audience": [_cut(target) for target in wanted[:MOST_TARGETS]],
+        "scope": _cut(request.one("scope") or ""),
+        "subject": None if asked is None else asked.subject,
+        "subject_issuer": None if asked is None else asked.subject_issuer,
+    }
+    return client_event(client, request, details, error=error)
 
 
 def client_event(
@@ -59,11 +80,10 @@ def client_event(
 
 
 def refuse_client(
-    service: Service, client: Client, request: Request, error: OAuthError, *, grant_type: str
+    service: Service, client: Client, request: Request, error: OAuthError, event: AuditEvent
 ) -> None:
     """Record that a proven client was refused, and spend its proofs: none of them opens anything else."""
     signer = service.audit_signer(request.now)
-    event = client_event(client, request, {"grant_type": grant_type}, error=error)
 
     def refuse(tx: Transaction) -> None:
         for one in client.spends:
@@ -72,6 +92,11 @@ def refuse_client(
 
     service.store.write(refuse)
     mark_recorded(error, client)
+
+
+def _cut(text: str) -> str:
+    """What a client wrote, as far as a record has room for it."""
+    return text[:MOST_TEXT]
 
 
 def mark_recorded(error: OAuthError, client: Client) -> None:

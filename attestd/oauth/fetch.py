@@ -21,9 +21,10 @@ SECONDS: Final = 4.0
 """For everything: the name, the connection, the handshake and the last byte."""
 
 _EMBEDDING: Final = tuple(
-    ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")
+    ipaddress.IPv6Network(net)
+    for net in ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")
 )
-"""IPv6 networks whose addresses are IPv4 addresses in disguise (NAT64, 6to4)."""
+"""IPv6 networks whose addresses are IPv4 addresses in disguise (compatible, translated, NAT64, 6to4)."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -80,7 +81,9 @@ def permitted(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return permitted(address.ipv4_mapped)
-        if address.scope_id is not None or any(address in net for net in _EMBEDDING):
+        # Site-local addresses (fec0::/10) are private, though `is_global` does not know it.
+        local = address.scope_id is not None or address.is_site_local
+        if local or any(address in net for net in _EMBEDDING):
             return False
     return address.is_global and not address.is_multicast
 

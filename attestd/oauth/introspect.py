@@ -14,14 +14,17 @@ from attestd.oauth.record import spend_all
 from attestd.oauth.request import Request
 from attestd.oauth.resource_auth import Caller, check_credential
 from attestd.oauth.server import AuthorizationServer
+from attestd.service import Service
+from attestd.store import meta
 from attestd.store.engine import Transaction
+from attestd.wire import Problem
 
 INACTIVE: Final[dict[str, Any]] = {"active": False}
 
 
 def introspect(server: AuthorizationServer, request: Request) -> Answer:
     """Writes nothing, unless the caller's assertion is to be spent. OAuthError `invalid_client` for a caller
-    who is no resource, `invalid_request` without a token."""
+    who is no resource, `invalid_request` without a token; Problem `unavailable` when the clock went back."""
     service = server.service
     # 1. Who asks.
     caller = server.resources.authenticate(service, request)
@@ -31,6 +34,7 @@ def introspect(server: AuthorizationServer, request: Request) -> Answer:
 
     # 3. Whether it, everyone who passed it on, and the caller itself still are what they were.
     def look(tx: Transaction) -> bool:
+        _check_clock(service, tx, now=request.now)
         check_credential(service, tx, caller, now=request.now)
         return claims is not None and stands(service, tx, claims.token_id(), now=request.now)
 
@@ -43,6 +47,14 @@ def introspect(server: AuthorizationServer, request: Request) -> Answer:
     if text is None:
         raise OAuthError("invalid_request", "token is needed.", cause="token_missing")
     return Answer(_members(claims) if active and claims is not None else INACTIVE)
+
+
+def _check_clock(service: Service, tx: Transaction, *, now: int) -> None:
+    """Problem `unavailable` while the clock is behind the highest time seen: what has expired would live
+    again."""
+    if now < meta.highest_time(tx) - service.config.limits.clock_skew * 1000:
+        detail = "The service's clock went back; try again later."
+        raise Problem("unavailable", detail, cause="clock_went_back")
 
 
 def _claims(server: AuthorizationServer, caller: Caller, token: str, *, now: int) -> Claims | None:

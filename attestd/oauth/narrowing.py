@@ -188,13 +188,11 @@ def check_may_act(claim: object, *, agent: str, issuers: Collection[str]) -> Non
 
 
 def _within(detail: Detail, parent: Detail) -> bool:
-    """Every member that the parent has binds: lists may lose entries, anything else stays as it is. Of
-    members that it has not only the common ones restrict; what others mean, only the resource knows."""
-    if not detail.keys() - parent.keys() <= {*_LISTS, "identifier"}:
+    """The same members as the parent: lists may lose entries, anything else stays as it is. What a member
+    that the parent lacks would mean, only the resource knows, and it may mean more."""
+    if detail.keys() != parent.keys():
         return False
     for name, value in parent.items():
-        if name not in detail:
-            return False
         if name in _LISTS:
             if not set(detail[name]) <= set(value):
                 return False

@@ -5,7 +5,7 @@ its audit record are written. What is refused here is recorded in the same trans
 
 from collections.abc import Iterable
 
-from attestd.oauth.account import client_event, granted_event, mark_recorded
+from attestd.oauth.account import granted_event, mark_recorded, refused_event
 from attestd.oauth.client.registration import registration
 from attestd.oauth.descent import stands
 from attestd.oauth.draft import Draft
@@ -39,7 +39,8 @@ def record_token(service: Service, request: Request, draft: Draft, *, kid: str) 
         if error is None:
             event = granted_event(client, request, draft.token, grant_type=draft.asked.grant_type)
         else:
-            event = client_event(client, request, {"grant_type": draft.asked.grant_type}, error=error)
+            grant_type = draft.asked.grant_type
+            event = refused_event(client, request, error, draft.asked, grant_type=grant_type)
         audit.append(tx, signer, event, chain=client.device.device_id, now=request.now)
         return error
 

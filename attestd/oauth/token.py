@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attestd.issue.statement import token_id
-from attestd.oauth.account import refuse_client
+from attestd.oauth.account import refuse_client, refused_event
 from attestd.oauth.answer import Answer
 from attestd.oauth.client.client import Client
 from attestd.oauth.draft import Draft, narrow
@@ -57,7 +57,7 @@ def _grant(
     server: AuthorizationServer, request: Request, grant: Grant, client: Client, grant_type: str
 ) -> tuple[Draft, str]:
     """Whatever is refused from here on is refused to a proven client: on its device's record."""
-    service = server.service
+    service, asked = server.service, None
     try:
         asked = grant.ask(server, request, client)  # 2
         draft = narrow(service, request, asked, token_id=token_id(secrets.token_bytes(16)))  # 3, 4
@@ -66,7 +66,8 @@ def _grant(
         record_token(service, request, draft, kid=signer.kid)  # 6
     except OAuthError as error:
         if not error.recorded:
-            refuse_client(service, client, request, error, grant_type=grant_type)
+            event = refused_event(client, request, error, asked, grant_type=grant_type)
+            refuse_client(service, client, request, error, event)
         raise
     return draft, signed
 
@@ -77,8 +78,9 @@ def _members(draft: Draft, signed: str) -> dict[str, Any]:
         "access_token": signed,
         "token_type": draft.token_type,
         "expires_in": (draft.token.expires_at - draft.token.issued_at) // 1000,
-        "scope": draft.token.scope,
     }
+    if draft.token.scope:  # a scope has one token at least: RFC 6749, section 3.3
+        members["scope"] = draft.token.scope
     if draft.details:
         members["authorization_details"] = [dict(detail) for detail in draft.details]
     if draft.asked.issued_token_type is not None:

@@ -36,12 +36,20 @@ class _Answer:
 class Introspection:
     """The last answers. Thread-safe: threads with one token wait for one question."""
 
-    def __init__(self, ask: Callable[[str], bytes], *, every: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[str], bytes],
+        *,
+        every: float,
+        clock: Callable[[], float],
+        capacity: int = CAPACITY,
+    ) -> None:
         """`ask` posts the token and raises OSError or ValueError when there is no answer; `every` is in
         seconds, and 0 asks at each request."""
         self._ask = ask
         self._every = every
         self._clock = clock
+        self._capacity = capacity
         self._lock = threading.Lock()
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
 
@@ -70,7 +78,7 @@ class Introspection:
         try:
             said = load_object(self._ask(text))
         except (OSError, ValueError):
-            answer.asked_at, answer.failed_at = None, self._clock()
+            answer.failed_at = self._clock()
             raise _unreachable() from None
         answer.active = _confirms(said, token)
         answer.asked_at, answer.failed_at = asked_at, None
@@ -80,7 +88,7 @@ class Introspection:
         with self._lock:
             found = self._answers.setdefault(digest, _Answer())
             self._answers.move_to_end(digest)
-            if len(self._answers) > CAPACITY:
+            if len(self._answers) > self._capacity:
                 self._answers.popitem(last=False)
         return found
 

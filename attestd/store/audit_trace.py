@@ -56,7 +56,7 @@ def trace(tx: Transaction, wanted: str) -> tuple[Step, ...]:
 
 def _causes(tx: Transaction, record: Record) -> Iterator[Record]:
     """What had to happen before: for a token its parents, the credential and the posture; for those the
-    attestation; for that the machine's enrolment and admission. And what ended the credential, and so all of it."""
+    attestation; for that the machine's enrolment and admission. And what ended the credential."""
     details, device = record["details"], record["device_id"]
     if not _is_proven(record):
         return

@@ -15,3 +15,7 @@ class StoreUnavailable(StoreError):
 
 class NewerDatabase(StoreError):
     """A newer version of attestd has written this database; this one must not touch it."""
+
+
+class NoTables(StoreError):
+    """The database is empty: nothing has made its tables yet."""

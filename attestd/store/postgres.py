@@ -14,13 +14,14 @@ from psycopg.errors import (
     DuplicateTable,
     ReadOnlySqlTransaction,
     SerializationFailure,
+    UndefinedTable,
     UniqueViolation,
 )
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 
 from attestd.store.engine import T, Value, Work
-from attestd.store.errors import StoreUnavailable
+from attestd.store.errors import NoTables, StoreUnavailable
 from attestd.store.process import PerProcess
 
 Connection = psycopg.Connection[DictRow]
@@ -104,6 +105,8 @@ class _Connections:
                 return work(_Transaction(connection))
         except (SerializationFailure, DeadlockDetected):
             raise
+        except UndefinedTable as error:
+            raise NoTables(str(error)) from error
         except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             raise StoreUnavailable(str(error)) from error
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from attestd.store.engine import Row, T, Work
-from attestd.store.errors import StoreUnavailable
+from attestd.store.errors import NoTables, StoreUnavailable
 from attestd.store.group import GroupCommit
 from attestd.store.process import PerProcess
 
@@ -143,7 +143,10 @@ def _as_dict(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
 
 
 def _translated(error: sqlite3.Error) -> Exception:
-    """StoreUnavailable for what time or an operator can heal; anything else is a mistake and stays itself."""
+    """StoreUnavailable for what time or an operator can heal, NoTables for an empty file; anything else is a
+    mistake and stays itself."""
+    if str(error).startswith("no such table"):
+        return NoTables(str(error))
     # The low byte is the primary code. Errors of the module itself ("closed database") have none.
     code = getattr(error, "sqlite_errorcode", None)
     if code is None or code & 0xFF in _UNAVAILABLE:

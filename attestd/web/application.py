@@ -166,7 +166,8 @@ class Web(Flask):
 
     def _refused(self, form: Form, error: OAuthError, exchange: Exchange) -> Response:
         form.record(error, now=exchange.now, request_id=exchange.request_id, source=exchange.source)
-        if error.device_id is not None:
+        # A device named by a credential that has ended is proven too, but no limit of its own counts it.
+        if error.recorded and error.device_id is not None:
             self.service.limits.return_source(exchange.source)
         exchange.code, exchange.device_id = error.error, error.device_id
         tried = "HTTP_AUTHORIZATION" in request.environ

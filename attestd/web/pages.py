@@ -27,9 +27,7 @@ def pages_of(
     """Every page, the published documents included; one of `more` stands for the service's of that path."""
     described: list[Document] = []  # made once, when everything that it describes is known
     pages = (
-        Page(
-            "/healthz", lambda now: _health(service), _OPERATORS, "The process answers; unsafe modes in use."
-        ),
+        Page("/healthz", lambda now: _health(service, now), _OPERATORS, "It answers; unsafe modes in use."),
         Page("/readyz", lambda now: _ready(service, now), _OPERATORS, "Requests can be handled here."),
         Page("/metrics", lambda now: Document(metrics.render(), MEDIA_TYPE), _OPERATORS, "For Prometheus."),
         Page("/openapi.json", lambda now: described[0], _PUBLIC, "This description."),
@@ -47,8 +45,8 @@ def _published(path: str, render: Callable[[int], Published]) -> Page:
     return Page(path, document, _PUBLIC, "Published for relying parties.")
 
 
-def _health(service: WebService) -> Document:
-    return Document(dump_json({"status": "ok", "unsafe": list(service.config.unsafe_modes())}), JSON)
+def _health(service: WebService, now: int) -> Document:
+    return Document(dump_json({"status": "ok", "unsafe": list(service.unsafe_modes(now=now))}), JSON)
 
 
 def _ready(service: WebService, now: int) -> Document:

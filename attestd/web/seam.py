@@ -30,6 +30,9 @@ class WebService(Protocol):
     def refuse(self, problem: Problem, *, now: int, request_id: str, source: str, path: str) -> None:
         """Record one refused request, unless `problem.recorded`; `path` is of the table or "unmatched"."""
 
+    def unsafe_modes(self, *, now: int) -> tuple[str, ...]:
+        """What is in use that weakens who becomes a device."""
+
     def ready(self, *, now: int) -> Mapping[str, bool]:
         """What has to be true before requests are sent here: store, keys, trust."""
 

@@ -47,15 +47,15 @@ def rows() -> Iterator[Row]:
 def _one_credential(client: Client, empty: Client, machine: Machine, server: str, directory: Path) -> Row:
     key = jwk_of(new_key("p256"))
     members = {"credentials": [{"format": "x509-svid", "agent": "billing", "key": key}]}
-    floors = {"commit": _commit(directory), "verify": _verification(), "sign": _signature()}
+    floors = {"commit": commit(directory), "verify": verification(), "sign": signature()}
     ours: list[float] = []
     floor: list[float] = []
     for number in range(ROUNDS + 20):
         spent = _round(client, machine.later(number), server, members)
-        asked = sum(_timed(lambda: empty.post("/empty", b'{"device_id":"x"}')) for _ in range(2))
-        least = asked + _timed(floors["verify"])
-        least += sum(_timed(floors["sign"]) for _ in range(SIGNATURES))
-        least += sum(_timed(floors["commit"]) for _ in range(COMMITS))
+        asked = sum(timed(lambda: empty.post("/empty", b'{"device_id":"x"}')) for _ in range(2))
+        least = asked + timed(floors["verify"])
+        least += sum(timed(floors["sign"]) for _ in range(SIGNATURES))
+        least += sum(timed(floors["commit"]) for _ in range(COMMITS))
         if number >= 20:
             ours.append(spent)
             floor.append(least)
@@ -139,13 +139,13 @@ def _encode(body: dict[str, Any]) -> bytes:
     return json.dumps(body).encode()
 
 
-def _timed(work: Callable[[], object]) -> float:
+def timed(work: Callable[[], object]) -> float:
     begin = time.perf_counter_ns()
     work()
     return (time.perf_counter_ns() - begin) / 1000
 
 
-def _commit(directory: Path) -> Callable[[], object]:
+def commit(directory: Path) -> Callable[[], object]:
     """One durable commit of one row."""
     connection = sqlite3.connect(directory / "floor.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -160,12 +160,12 @@ def _commit(directory: Path) -> Callable[[], object]:
     return work
 
 
-def _verification() -> Callable[[], object]:
+def verification() -> Callable[[], object]:
     key = ec.generate_private_key(ec.SECP256R1())
     signature, public = key.sign(b"x", ec.ECDSA(hashes.SHA256())), key.public_key()
     return lambda: public.verify(signature, b"x", ec.ECDSA(hashes.SHA256()))
 
 
-def _signature() -> Callable[[], object]:
+def signature() -> Callable[[], object]:
     key = ec.generate_private_key(ec.SECP256R1())
     return lambda: key.sign(b"x", ec.ECDSA(hashes.SHA256()))

@@ -20,7 +20,7 @@ _EMPTY = """
 from flask import Flask, request
 app = Flask("empty", static_folder=None)
 
-@app.post("/empty")
+@app.route("/empty", methods=["GET", "POST"])
 def empty():
     request.get_data()
     return b"{}", 200, {"Content-Type": "application/json"}
@@ -63,13 +63,14 @@ def attestd_server(directory: Path) -> Iterator[tuple[int, TestMaker]]:
 
 
 @contextmanager
-def empty_server(directory: Path) -> Iterator[int]:
-    """An empty Flask view behind gunicorn with the same kind of worker and as many threads."""
+def empty_server(directory: Path, *more: str) -> Iterator[int]:
+    """An empty Flask view behind gunicorn with the same kind of worker and as many threads; `more` are
+    options of gunicorn."""
     (directory / "empty.py").write_text(_EMPTY)
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
     options = ["--threads", "8", "--keep-alive", "75", "--chdir", str(directory), "--log-level", "error"]
-    with _process([*command, *options, "empty:app"], port):
+    with _process([*command, *options, *more, "empty:app"], port):
         yield port
 
 

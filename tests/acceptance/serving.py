@@ -1,7 +1,7 @@
 """A service in processes of its own: `attestd serve` over a prepared world, on free ports of loopback.
 
 The world's own service prepares devices and credentials in the same database; what is asked for comes in
-through the running one. `external_url` stays the world's: only that is ever compared. """
+through the running one. `external_url` stays the world's: only that is ever compared."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""AD: does the audit of a real service show every change that somebody made to it?"""
+"""AD: does the audit of a real service show every change to it, and is what weakens the service told?"""
 
 import json
 import shutil
@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.attester import Machine, jwk_of, new_key
 from tests.deployment import Deployment, credential, policy_for, run
+from tpm.swtpm_ca import make_test_ca
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +156,17 @@ def test_every_decision_is_on_the_record(deployment: Deployment) -> None:
     for record in deployment.audit():
         assert record["chain"] in ("service", machine.device_id)
         assert record["sequence"] >= 1
+
+
+# AD-6
+
+
+def test_ad_6_health_names_the_trust_in_software_tpms_as_long_as_it_lasts(tmp_path: Path) -> None:
+    root = make_test_ca().root.public_bytes(Encoding.DER)
+    made = Deployment.create(tmp_path / "service", roots=[root])
+    both, switch = ["auto_admit", "emulated_tpms"], ["auto_admit"]
+    assert json.loads(made.client.get("/healthz").data) == {"status": "ok", "unsafe": both}
+    (made.directory / "ek-roots" / "root0.crt").unlink()
+    made.restart()
+    assert json.loads(made.client.get("/healthz").data) == {"status": "ok", "unsafe": switch}
+    made.close()

@@ -355,7 +355,10 @@ def test_ct_8_a_weak_endorsement_key_is_refused(service: Deployment, change: Any
     accepted(service, machine)
 
 
-@pytest.mark.parametrize("curve", [ec.SECP192R1(), ec.SECP256K1(), ec.BrainpoolP256R1()], ids=repr)
+CURVES = [ec.SECP192R1(), ec.SECP256K1(), ec.BrainpoolP256R1()]
+
+
+@pytest.mark.parametrize("curve", CURVES, ids=[one.name for one in CURVES])
 def test_ct_8_a_certificate_over_another_curve_is_refused(
     service: Deployment, machine: Machine, curve: ec.EllipticCurve
 ) -> None:

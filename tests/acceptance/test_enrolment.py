@@ -103,8 +103,16 @@ def test_an_enrolment_lives_five_minutes(deployment: Deployment) -> None:
     proof = activation_body(machine, deployment.ask(ENROLL, enrollment_body(machine), now=now), SERVER)
     unknown = ("not_found", "enrollment_unknown")
     assert deployment.refusal(ACTIVATE, proof, now=now + 5 * MINUTE + 1) == unknown
-    assert deployment.refusal(ACTIVATE, proof, now=now - 1) == unknown
+    assert deployment.refusal(ACTIVATE, proof, now=now - 5_001) == unknown
     assert deployment.ask(ACTIVATE, proof, now=now + 5 * MINUTE)["state"] == "active"
+
+
+def test_a_replica_whose_clock_is_behind_within_the_skew_goes_on_with_an_enrolment(
+    deployment: Deployment,
+) -> None:
+    machine, now = Machine.create(deployment.maker), now_ms()
+    proof = activation_body(machine, deployment.ask(ENROLL, enrollment_body(machine), now=now), SERVER)
+    assert deployment.ask(ACTIVATE, proof, now=now - 5_000)["state"] == "active"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +241,8 @@ def test_what_rests_on_a_withdrawn_root_ends_with_it(deployment: Deployment, mac
     refused = deployment.round(machine.later()).body()
     deployment.problem(refused, 403, "enrollment_refused", cause="ek_root_withdrawn")
     deployment.attest(other.later())
+    told = [deployment.operate("device", "why", one.device_id).stdout for one in (machine, other)]
+    assert ["trusted no more; import it again" in text for text in told] == [True, False]
 
 
 @pytest.mark.parametrize("with_certificate", [True, False])

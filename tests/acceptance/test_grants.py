@@ -112,7 +112,7 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     (credential("jwt-svid", audience=[A, A]), "audience"),
     (credential("jwt-svid", audience=[A], key=jwk_of(new_key("p256"))), "key"),
     (soft() | {"audience": [A]}, "audience"),
-    (credential("client-attestation", key=jwk_of(new_key("p256"))), "format"),
+    (credential("client-attestation"), "key"),
     (credential("x509", key=jwk_of(new_key("p256"))), "format"),
     (credential("X509-SVID", key=jwk_of(new_key("p256"))), "format"),
 ]

@@ -53,7 +53,8 @@ def ban(world: World) -> None:
 
 def lose_posture(world: World) -> None:
     changed = world.machine.later().extended(7, b"\x01" * 32)
-    world.deployment.problem(world.deployment.round(changed).body(), 403, "posture_rejected")
+    ends = world.deployment.live(world.machine)
+    world.deployment.problem(world.deployment.round(changed).body(), 403, "posture_rejected", ends=ends)
 
 
 @pytest.mark.parametrize("end", [ban, lose_posture], ids=lambda end: end.__name__)
@@ -65,7 +66,7 @@ def test_oa_9_an_agent_that_acts_for_a_user_is_let_in_until_its_machine_is_lost(
     caller = guard.check(request(agent, token), "plan.read")
     assert (caller.agent, caller.user, caller.user_issuer) == (agent.client_id, "alice", LOGIN)
     assert caller.actors == (agent.client_id,)
-    assert (caller.scopes, caller.assurance) == ({"plan.read"}, "ek_verified")
+    assert (caller.scopes, caller.assurance) == (frozenset({"plan.read"}), "ek_verified")
     assert caller.policy == "plant@1"
     end(world)
     time.sleep(SECONDS)

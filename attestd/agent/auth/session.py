@@ -28,6 +28,7 @@ would have the machine attest at every call."""
 ORIGINS = 64
 """Resources whose last nonce is remembered."""
 
+_SLOW_DOWN = 429
 _SCHEME = re.compile(r'\bDPoP\s(?:[^"]|"[^"]*")*?\berror="([a-z_]+)"', re.IGNORECASE)
 _ENDED = frozenset({"invalid_client", "invalid_grant", "use_fresh_attestation", "invalid_client_attestation"})
 
@@ -97,14 +98,14 @@ class AgentSession:
                 return kept
             try:
                 self._token = self._renewed(now)
-            except (Unreachable, DeviceError):
+            except (Unreachable, DeviceError, Refusal) as error:
+                if isinstance(error, Refusal) and error.status != _SLOW_DOWN:
+                    self._token = self._attestation = None
+                    raise
                 # While the old one lasts there is time to try again.
                 if kept is None or now >= kept.got_at + kept.expires_in * 1000:
                     raise
                 return kept
-            except Refusal:
-                self._token = self._attestation = None
-                raise
             return self._token
 
     def _renewed(self, now: int) -> AccessToken:

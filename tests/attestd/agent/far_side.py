@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_bytes
 from typing import Any
+from urllib.parse import parse_qsl
 
 from attestd.agent.state import Membership, State
 from tests.attester import TestMaker
@@ -76,7 +77,7 @@ def problem(status: int, code: str, **members: Any) -> Raw:
 @dataclass
 class FarSide:
     """Answers each path as `answers` says, in one way always or made anew for each request, and keeps every
-    request's path and JSON body in order."""
+    request's path and the members of its body, JSON or a form, in order."""
 
     answers: dict[str, Answers] = field(default_factory=dict)
     asked: list[tuple[str, Told]] = field(default_factory=list)
@@ -119,13 +120,20 @@ class FarSide:
             name, _, value = line.partition(b":")
             size = int(value) if name.lower() == b"content-length" else size
         body = handler.rfile.read(size)
-        self.asked.append((path, json.loads(body) if body else {}))
+        self.asked.append((path, _members(body)))
         found = self.answers.get(path, answer({}, 404))
         made = found() if callable(found) else found
         pieces = [made] if isinstance(made, bytes) else [answer(made)] if isinstance(made, Mapping) else made
         with suppress(ConnectionError):
             for piece in pieces:
                 handler.wfile.write(piece)
+
+
+def _members(body: bytes) -> Told:
+    if not body.startswith(b"{"):
+        return dict(parse_qsl(body.decode(), keep_blank_values=True))
+    members: Told = json.loads(body)
+    return members
 
 
 def member_of(far: FarSide, agent: Agent) -> Agent:

@@ -210,6 +210,17 @@ def test_no_token_follows_a_redirect_to_another_host_however_it_asks(
     assert (len(elsewhere.tokens), set(elsewhere.tokens)) == (1, {None})
 
 
+def test_an_answer_to_a_request_that_lost_its_token_on_the_way_asks_for_nothing(
+    tools: Tools, caller: Agent
+) -> None:
+    """A redirect may lead away and back: the library has taken the token off by then."""
+    session, url = session_of(tools, caller), f"{tools.url}/ledger"
+    told = {"WWW-Authenticate": 'DPoP error="use_dpop_nonce"', "DPoP-Nonce": "n-1"}
+    assert session.again("GET", url, sent={}, answered=(url, 401), told=told) is None
+    sent = session.headers("GET", url)
+    assert session.again("GET", url, sent=sent, answered=(url, 401), told=told) is not None
+
+
 def test_a_resource_that_is_never_content_is_asked_twice_and_no_more(
     tools: Tools, caller: Agent, call: Call
 ) -> None:

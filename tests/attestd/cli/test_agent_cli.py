@@ -103,6 +103,18 @@ def test_status_says_where_it_is_enrolled_and_how_it_ended(agent: Agent, tmp_pat
     assert leftovers(agent.tpm) == {}
 
 
+def test_every_verb_takes_the_server_and_its_ca_and_another_server_is_refused(
+    agent: Agent, tmp_path: Path
+) -> None:
+    agent.attest(tmp_path / "out", "--seal", "disk")
+    here, elsewhere = (("--server", url, "--ca", "ca.pem") for url in (agent.url, "https://b.example.org"))
+    for verb in (["status"], ["unseal", tmp_path / "out" / "disk.seal.json"]):
+        agent(*verb, *here)
+        told = agent(*verb, *elsewhere, status=1)
+        assert f"enrolled at {agent.url}, not at https://b.example.org" in told.stderr
+        assert told.stdout == ""
+
+
 def test_the_same_wish_twice_is_one(agent: Agent, tmp_path: Path) -> None:
     told = agent.attest(tmp_path / "out", *SVID, *SVID, "--seal", "disk", "--seal", "disk")
     assert told.stdout.count("disk.seal.json") == 1

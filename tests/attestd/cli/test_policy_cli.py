@@ -27,6 +27,10 @@ def test_check_says_what_a_policy_demands_and_gives(operator: Operator) -> None:
         assert said in text
 
 
+def test_check_takes_a_configuration_and_does_not_read_it(operator: Operator) -> None:
+    operator.done("policy", "check", operator.write("a.toml", HEALTHY), "--config", "absent.toml")
+
+
 def test_check_as_json_gives_the_whole_policy(operator: Operator) -> None:
     (told,) = operator.objects("policy", "check", operator.write("a.toml", HEALTHY))
     assert told["valid"] is True

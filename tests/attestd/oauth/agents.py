@@ -53,11 +53,23 @@ key = "any"
 audiences = ["{SERVER}"]
 """
 
+
+@dataclass(frozen=True)
+class In:
+    """As the value of a member: the time so many seconds from when the token is made. A table of lies is made
+    when tests are collected, which may be minutes before."""
+
+    seconds: int
+
+
 Change = Mapping[str, Any]
 
 
 def changed(members: Mapping[str, Any], changes: Change) -> dict[str, Any]:
-    return {name: value for name, value in {**members, **changes}.items() if value is not GONE}
+    kept = {name: value for name, value in {**members, **changes}.items() if value is not GONE}
+    return {
+        name: seconds() + value.seconds if isinstance(value, In) else value for name, value in kept.items()
+    }
 
 
 def compact(key: PrivateKey, header: Change | bytes, claims: Change | bytes) -> str:

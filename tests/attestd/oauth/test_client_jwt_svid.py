@@ -10,6 +10,7 @@ from tests.attestd.oauth.agents import (
     GONE,
     TOKEN_URL,
     Agent,
+    In,
     accepted,
     attested,
     by_jwt_svid,
@@ -56,7 +57,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("sub_another_agent", {"sub": "spiffe://example.org/agent/clerk/x"}, "credential_unknown"),
     ("exp_missing", {"exp": GONE}, "jwt_svid_claim"),
     ("exp_past", {"exp": 1}, "jwt_svid_expired"),
-    ("nbf_ahead", {"nbf": seconds() + 600}, "jwt_svid_not_yet"),
+    ("nbf_ahead", {"nbf": In(600)}, "jwt_svid_not_yet"),
     ("jti_missing", {"jti": GONE}, "jwt_svid_claim"),
     ("jti_unknown", {"jti": "never issued"}, "credential_unknown"),
 ]

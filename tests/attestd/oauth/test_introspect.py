@@ -8,7 +8,7 @@ import jwt
 import pytest
 
 from attestd.clock import now_ms
-from attestd.store import tokens
+from attestd.store import meta, tokens
 from tests.attestd.oauth.agents import GONE, seconds
 from tests.attestd.oauth.world import ACCESS_TOKEN, ASSERTION, LEDGER, TOOLS, Tool, World, jkt
 from tests.deployment import SERVER
@@ -100,6 +100,17 @@ def test_an_expired_token_is_inactive(own: World) -> None:
     while seconds() < expiry:
         pass
     assert not own.is_active(token)
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(3_000, 200), (3_600_000, 503)])
+def test_nothing_is_active_while_the_clock_is_behind_what_was_seen(
+    own: World, ahead: int, status: int
+) -> None:
+    token = own.token(own.agent())["access_token"]
+    seen = now_ms() + ahead
+    own.deployment.service.store.write(lambda tx: meta.put(tx, "highest_time", str(seen)))
+    reply = own.introspect(token)
+    assert (reply.status, reply.members.get("active")) == (status, True if status == 200 else None), reply
 
 
 # --- who asks ------------------------------------------------------------------------------------------

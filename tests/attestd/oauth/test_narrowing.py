@@ -74,8 +74,6 @@ PARENT: dict[str, Any] = {
 WITHIN = [
     PARENT,
     PARENT | {"actions": ["read"]},
-    PARENT | {"locations": ["https://a.example.org"]},
-    PARENT | {"identifier": "one"},
 ]
 BEYOND: list[dict[str, Any]] = [
     PARENT | {"type": "report"},
@@ -87,6 +85,9 @@ BEYOND: list[dict[str, Any]] = [
     PARENT | {"to": {"name": "x"}},
     PARENT | {"to": {"name": "x", "no": [1, 2], "more": 1}},
     PARENT | {"override": 1},
+    PARENT | {"locations": ["https://a.example.org"]},
+    PARENT | {"privileges": ["admin"]},
+    PARENT | {"identifier": "another"},
     {name: value for name, value in PARENT.items() if name != "actions"},
     {name: value for name, value in PARENT.items() if name != "limit"},
 ]

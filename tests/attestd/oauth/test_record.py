@@ -233,3 +233,17 @@ def test_a_device_that_asks_too_often_has_to_wait(tmp_path: Path) -> None:
     assert replies[-1].headers["Retry-After"]
     assert world.revoke(agent, "x").status == 429
     world.deployment.close()
+
+
+def test_whoever_holds_an_ended_credential_is_counted_against_its_address(tmp_path: Path) -> None:
+    settings = {"audit_unproven": "0", "unproven_per_second": "5", "device_per_minute": "0"}
+    world = World.create(tmp_path / "limited", settings=settings)
+    agent, form = world.agent(), {"grant_type": "client_credentials", "resource": TOOLS}
+    proofs = [{"Workload-Identity-Token": agent.text, "Workload-Proof-Token": agent.wpt()} for _ in range(40)]
+    # A proven client is not, whether it is refused (it shows no DPoP proof) or not.
+    assert {world.post("/oauth/token", form, one).error for one in proofs} == {(400, "invalid_dpop_proof")}
+    world.deployment.operate("device", "ban", agent.machine.device_id)
+    statuses = [world.post("/oauth/token", form, proofs[0]).status for _ in range(40)]
+    assert statuses[0] == 400
+    assert 429 in statuses
+    world.deployment.close()

@@ -146,6 +146,9 @@ def test_oa_10_loopback_is_asked_only_where_the_operator_says_so(bird: Canary) -
         "2002:7f00:1::",
         "2002:a00:1::",
         "64:ff9b:1::1",
+        "fec0::1",
+        "::127.0.0.1",
+        "::ffff:0:10.0.0.1",
     ],
 )
 def test_oa_10_no_private_address_is_permitted(address: str) -> None:

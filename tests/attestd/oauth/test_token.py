@@ -8,7 +8,7 @@ import pytest
 
 from attestd.clock import now_ms
 from tests.attestd.oauth.agents import seconds
-from tests.attestd.oauth.world import LEDGER, TOOLS, World, jkt
+from tests.attestd.oauth.world import LEDGER, LOGIN, TOOLS, World, jkt
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,14 @@ def test_without_a_scope_the_token_has_all_of_the_grant_and_unknown_parameters_a
     assert members["scope"] == "plan.read plan.write plan.admin"
 
 
+def test_a_token_without_scopes_is_said_to_have_none_rather_than_an_empty_one(world: World) -> None:
+    given = world.bearer(world.agent("courier", "jwt-svid"))
+    assert given.members["scope"] == claims(given.members["access_token"])["scope"] == "plan.read"
+    given = world.ask(world.agent("porter"), {}, resource=TOOLS)
+    assert given.status == 200, given
+    assert not {"scope"} & (given.members.keys() | claims(given.members["access_token"]).keys())
+
+
 def test_a_grant_without_audiences_gives_no_token(world: World) -> None:
     reply = world.ask(world.agent("mute"), resource=TOOLS)
     world.refused(reply, 400, "unauthorized_client", "no_audiences")
@@ -187,6 +195,26 @@ def test_a_posture_that_is_too_old_gives_no_token_until_the_machine_attests_agai
     own.refused(own.ask(agent, resource=TOOLS), 400, "invalid_grant", "posture_old")
     own.deployment.attest(own.machine.later())
     assert own.token(agent)
+
+
+def test_the_audit_says_for_whom_and_on_whose_behalf_a_token_was_refused(world: World) -> None:
+    agent, user = world.agent(), world.login.token(scope="plan.read")
+    long = "https://x.example/" + "y" * 9000
+    cases = [
+        (world.exchange(agent, user, scope="plan.write"), (TOOLS, "plan.write", "alice", LOGIN)),
+        (
+            world.exchange(agent, world.login.token(exp=1), scope="plan.read"),
+            (TOOLS, "plan.read", None, None),
+        ),
+        (world.ask(agent, resource=long), (long[:512], "", agent.client_id, None)),
+    ]
+    records = world.deployment.audit(event="token", decision="refused")[-len(cases) :]
+    for (reply, (audience, *expected)), record in zip(cases, records, strict=True):
+        assert (reply.status, record["request_id"]) == (400, reply.headers["X-Request-Id"])
+        told = record["details"]
+        assert told["audience"] == [audience]
+        assert [told[name] for name in ("scope", "subject", "subject_issuer")] == expected
+    assert user not in str(records)
 
 
 # --- once ------------------------------------------------------------------------------------------

@@ -70,6 +70,8 @@ class Issuer:
         self.asked: list[str] = []
         self.fetched = 0
         self.delay = 0.0
+        self.drip = 0.0
+        """Seconds between the bytes of an answer."""
         self.status = 200
         self.resource_key = directory / "tools.pem"
         self._resource_keys = KeySet.import_key_set(json.loads(new_resource_key(self.resource_key)))
@@ -229,7 +231,12 @@ def _handler_of(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if not issuer.drip:
+                self.wfile.write(body)
+                return
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                time.sleep(issuer.drip)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

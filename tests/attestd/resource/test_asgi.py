@@ -167,6 +167,26 @@ def test_an_answer_that_goes_on_is_cut_when_its_token_was_ended(issuer: Issuer, 
     assert len(serve(AsgiGuard(stream, issuer.guard(check_every=0.1)), other).sent) == 101
 
 
+def test_an_application_that_goes_on_all_the_same_is_not_heard(issuer: Issuer, agent: Agent) -> None:
+    failed = []
+
+    async def stubborn(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        issuer.ended.add("token-1")
+        await asyncio.sleep(0.15)
+        for _ in range(3):
+            try:
+                await send({"type": "http.response.body", "body": b"part", "more_body": True})
+            except OSError:
+                failed.append("refused")
+
+    app = AsgiGuard(stubborn, issuer.guard(check_every=0.1))
+    exchange = serve(app, scope_of(agent.request(issuer.token(agent, jti="token-1"))))
+    assert exchange.body == b""
+    assert len(failed) == 3
+    assert [message["type"] for message in exchange.sent] == ["http.response.start", "http.response.body"]
+
+
 def test_an_answer_that_takes_long_is_not_given_when_the_token_was_ended_meanwhile(
     issuer: Issuer, agent: Agent
 ) -> None:

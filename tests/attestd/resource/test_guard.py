@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from attestd.resource import jwk
 from attestd.resource.caller import Request
 from attestd.resource.guard import Guard
 from tests.attestd.resource.issuer import (
@@ -23,6 +25,19 @@ from tests.attestd.resource.issuer import (
     thumbprint,
 )
 from tests.attester import b64url, new_key
+
+
+def chain_of(actors: int) -> dict[str, Any]:
+    claim: dict[str, Any] = {"sub": AGENT}
+    for _ in range(actors - 1):
+        claim = {"sub": AGENT, "act": claim}
+    return claim
+
+
+def padded(key: Any) -> dict[str, str]:
+    """The key with a leading zero byte in a coordinate: another spelling of it."""
+    x = key.public_key().public_numbers().x
+    return {**public(key), "x": b64url(x.to_bytes(33, "big"))}
 
 
 def bearer(token: str, **members: Any) -> Request:
@@ -80,6 +95,8 @@ def test_a_user_who_is_named_like_the_agent_is_still_a_user(
         ({"exp": "9999999999"}, {}),
         ({"iat": int(time.time()) + 3600}, {}),
         ({"iat": GONE}, {}),
+        ({"iat": True}, {}),
+        ({"nbf": True}, {}),
         ({"nbf": int(time.time()) + 3600}, {}),
         ({"aud": "https://other.example.org"}, {}),
         ({"aud": [AUDIENCE + "/"]}, {}),
@@ -92,11 +109,14 @@ def test_a_user_who_is_named_like_the_agent_is_still_a_user(
         ({"sub": 7}, {}),
         ({"jti": GONE}, {}),
         ({"scope": ["ledger.read"]}, {}),
+        ({"scope": "ledger.read  ledger.write"}, {}),
+        ({"scope": 'ledger."read'}, {}),
         ({"cnf": {}}, {}),
         ({"cnf": {"jwk": {}}}, {}),
         ({"cnf": {"jkt": 7}}, {}),
         ({"act": {"sub": "spiffe://example.org/agent/other/gateway-7"}}, {}),
         ({"act": "planner"}, {}),
+        ({"act": chain_of(17)}, {}),
         ({"urn:attestd:attestation": GONE}, {}),
         ({"urn:attestd:attestation": {"policy": "p@1"}}, {}),
         ({"authorization_details": {"type": "transfer"}}, {}),
@@ -152,6 +172,30 @@ def test_a_token_by_another_key_or_changed_by_a_bit_is_refused(
     ):
         denied(guard, agent.request(bad), 401, "invalid_token")
     guard.check(agent.request(good))
+
+
+def test_a_token_has_one_spelling(issuer: Issuer, agent: Agent, guard: Guard) -> None:
+    good = issuer.token(agent)
+    # 64 bytes leave four bits of the last character unused.
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    last = alphabet[alphabet.index(good[-1]) | 1]
+    denied(guard, agent.request(good[:-1] + last), 401, "invalid_token")
+    denied(guard, agent.request(good + "=="), 401, "invalid_token")
+    guard.check(agent.request(good))
+
+
+def test_mt_7_an_oversized_token_is_refused(issuer: Issuer, agent: Agent, guard: Guard) -> None:
+    denied(guard, agent.request(issuer.token(agent, more="x" * 16 * 1024)), 401, "invalid_token")
+    guard.check(agent.request(issuer.token(agent, more="x" * 8 * 1024)))
+
+
+def test_a_binding_that_cannot_be_checked_is_none(issuer: Issuer, agent: Agent) -> None:
+    relaxed = issuer.guard(bearer=True)
+    jkt = thumbprint(agent.key)
+    denied(relaxed, bearer(issuer.token(agent, cnf={})), 401, "invalid_token")
+    both = {"jkt": jkt, "x5t#S256": digest("a certificate")}
+    denied(relaxed, agent.request(issuer.token(agent, cnf=both)), 401, "invalid_token")
+    relaxed.check(agent.request(issuer.token(agent, cnf={"jkt": jkt})))
 
 
 @pytest.mark.parametrize("raw", [b'{"typ":"at+jwt","typ":"at+jwt","alg":"ES256","kid":"k1"}', b"[]", b"{"])
@@ -229,6 +273,8 @@ Lie = Callable[[Agent, str], str]
         lambda a, t: a.proof(t, header={"jwk": {**public(a.key), "d": "AA"}}),
         lambda a, t: a.proof(t, header={"jwk": {"kty": "oct", "k": "AA"}}),
         lambda a, t: a.proof(t, header={"jwk": public(new_key("p256"))}),
+        lambda a, t: a.proof(t, header={"jwk": {**public(a.key), "alg": "ES384"}}),
+        lambda a, t: a.proof(t, header={"jwk": padded(a.key)}),
         lambda a, t: a.proof(t, header={"jku": "http://127.0.0.1:1/"}),
         lambda a, t: a.proof(t, header={"crit": ["jti"]}),
         lambda a, t: t,
@@ -298,6 +344,12 @@ def test_a_stolen_token_is_worth_nothing_without_its_key(issuer: Issuer, agent: 
 def test_keys_of_every_kind_that_a_tpm_has_prove(issuer: Issuer, guard: Guard, kind: str) -> None:
     agent = Agent(new_key(kind))
     guard.check(agent.request(issuer.token(agent)))
+
+
+@pytest.mark.parametrize(("bits", "exponent"), [(1024, 65537), (2048, 3)])
+def test_oa_3_a_weak_key_proves_nothing(issuer: Issuer, guard: Guard, bits: int, exponent: int) -> None:
+    weak = Agent(rsa.generate_private_key(exponent, bits))
+    denied(guard, weak.request(issuer.token(weak)), 401, "invalid_dpop_proof")
 
 
 def test_two_agents_may_choose_one_jti(issuer: Issuer, agent: Agent, guard: Guard) -> None:
@@ -448,6 +500,8 @@ def test_the_metadata_names_the_resource_its_issuer_and_what_it_takes(issuer: Is
         {"issuer": "https://user@attestd.example.org"},
         {"issuer": "https://attestd.example.org?x"},
         {"issuer": "file:///etc/passwd"},
+        {"issuer": "http://attestd.example.org", "reached_at": "http://127.0.0.1:1"},
+        {"reached_at": "http://attestd.example.org"},
         {"url": "http://tools.example.org"},
         {"audience": "urn:example:tools"},
     ],
@@ -469,6 +523,4 @@ def test_the_answer_to_a_denied_request_is_a_problem(guard: Guard) -> None:
 
 
 def test_thumbprints_of_the_test_and_of_the_guard_agree(agent: Agent) -> None:
-    from attestd.resource import jwk
-
     assert jwk.thumbprint(agent.key.public_key()) == thumbprint(agent.key)

@@ -1,17 +1,39 @@
 """Is a token refused as soon as its issuer ended it, and nobody let in while the issuer cannot be asked?"""
 
 import contextlib
+import json
 import threading
 import time
 from typing import Any
 
 import pytest
 
-from attestd.resource.caller import Denied
+from attestd.resource.caller import Caller, Denied, Refused
 from attestd.resource.credentials import ByKey
 from attestd.resource.guard import Guard
-from tests.attestd.resource.issuer import AUDIENCE, Agent, Issuer, denied
-from tests.attester import new_key
+from attestd.resource.introspection import Introspection
+from attestd.resource.jws import read, verify
+from attestd.resource.keys import IssuerKeys
+from attestd.resource.new_key import new_key as new_resource_key
+from attestd.resource.token import Token
+from tests.attestd.resource.issuer import AGENT, AUDIENCE, Agent, Issuer, compact, denied
+from tests.attester import jwk_of, new_key
+
+
+def a_token(jti: str) -> Token:
+    caller = Caller(
+        agent=AGENT,
+        user=None,
+        user_issuer=None,
+        actors=(),
+        scopes=frozenset(),
+        assurance="ek_verified",
+        policy="p@1",
+        attestation="a",
+        token_id=jti,
+        expires_at=2_000_000_000,
+    )
+    return Token(caller, {"jti": jti}, "", "")
 
 
 class Clock:
@@ -78,15 +100,12 @@ def test_an_answer_is_about_one_token(issuer: Issuer, agent: Agent, guard: Guard
 def test_a_clock_that_goes_back_makes_no_answer_younger(issuer: Issuer, agent: Agent) -> None:
     clock = Clock()
     guard = issuer.guard(clock=clock)
-    token = issuer.token(agent)
+    token = issuer.token(agent, iat=int(time.time()) - 40, jti="token-1")
     guard.check(agent.request(token))
+    issuer.ended.add("token-1")
     clock.ahead = -30
-    issuer.asked.clear()
-    issuer.ended.add("other")
+    denied(guard, agent.request(token), 401, "invalid_token")
     guard.check(agent.request(issuer.token(agent, iat=int(time.time()) - 40)))
-    assert len(issuer.asked) == 1
-    older = issuer.token(agent, iat=int(time.time()) - 40, jti="other")
-    denied(guard, agent.request(older), 401, "invalid_token")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 404, 500, 503])
@@ -163,6 +182,60 @@ def test_an_issuer_that_is_slow_is_an_issuer_that_is_gone(issuer: Issuer, agent:
     assert time.monotonic() - began < 1.2
 
 
+def test_an_answer_that_drips_is_no_answer(issuer: Issuer, agent: Agent) -> None:
+    guard = issuer.guard(timeout=0.3)
+    guard.check(agent.request(issuer.token(agent)))
+    issuer.drip = 0.1
+    began = time.monotonic()
+    denied(guard, agent.request(issuer.token(agent)), 503, "temporarily_unavailable")
+    assert time.monotonic() - began < 1.2
+
+
+def test_an_answer_that_is_too_long_is_no_answer(issuer: Issuer, agent: Agent, guard: Guard) -> None:
+    issuer.says = {"more": "x" * 300_000}
+    denied(guard, agent.request(issuer.token(agent)), 503, "temporarily_unavailable")
+    issuer.says = {"more": "x" * 100_000}
+    guard.check(agent.request(issuer.token(agent)))
+
+
+def test_a_connection_that_the_issuer_closed_is_replaced(issuer: Issuer, agent: Agent, guard: Guard) -> None:
+    guard.check(agent.request(issuer.token(agent)))
+    port = issuer.port
+    issuer.close()
+    issuer.open(port)
+    guard.check(agent.request(issuer.token(agent)))
+
+
+def test_an_answer_is_as_old_as_its_question() -> None:
+    now, asked = [1000.0], []
+    token = a_token("token-1")
+
+    def ask(text: str) -> bytes:
+        asked.append(text)
+        now[0] += 5
+        return json.dumps({"active": True, **token.claims}).encode()
+
+    says = Introspection(ask, every=1, clock=lambda: now[0])
+    says.require_active("t", token)
+    says.require_active("t", token)
+    assert len(asked) == 2
+
+
+def test_answers_are_remembered_within_bounds() -> None:
+    asked = []
+
+    def ask(text: str) -> bytes:
+        asked.append(text)
+        return json.dumps({"active": True, **a_token(text).claims}).encode()
+
+    for capacity, questions in ((1, ["a", "b", "a"]), (2, ["a", "b"])):
+        asked.clear()
+        says = Introspection(ask, every=60, clock=time.time, capacity=capacity)
+        for text in ("a", "b", "a"):
+            says.require_active(text, a_token(text))
+        assert asked == questions
+
+
 def test_threads_with_one_token_wait_for_one_question(issuer: Issuer, agent: Agent, guard: Guard) -> None:
     token = issuer.token(agent)
     guard.check(agent.request(issuer.token(agent)))
@@ -210,8 +283,6 @@ def test_the_resource_proves_who_it_is_with_a_fresh_assertion_each_time(
     for _ in range(3):  # the issuer takes each assertion once
         guard.check(agent.request(issuer.token(agent)))
     stranger = issuer.resource_key.with_name("stranger.pem")
-    from attestd.resource.new_key import new_key as new_resource_key
-
     new_resource_key(stranger)
     other = issuer.guard(introspection=ByKey(AUDIENCE, stranger))
     denied(other, agent.request(issuer.token(agent)), 503, "temporarily_unavailable")
@@ -279,6 +350,51 @@ def test_keys_that_were_fetched_are_used_for_an_hour_while_the_issuer_is_gone_bu
         moment = int(clock())
         token = issuer.token(agent, iat=moment, exp=moment + 60)
         denied(guard, agent.request(token, agent.proof(token, iat=moment)), 503, "temporarily_unavailable")
+
+
+def jwk_set(*members: Any) -> bytes:
+    return json.dumps({"keys": list(members)}).encode()
+
+
+def test_keys_that_were_fetched_are_used_for_an_hour_and_no_longer() -> None:
+    key = {**jwk_of(new_key("p256")), "kid": "k1", "use": "sig"}
+    answers = [jwk_set(key)]
+
+    def fetch() -> bytes:
+        if not answers:
+            raise OSError
+        return answers.pop()
+
+    keys = IssuerKeys(fetch)
+    for now in (1000.0, 1000.0 + 3599):
+        assert keys.find("k1", alg="ES256", now=now)
+    with pytest.raises(Refused) as caught:
+        keys.find("k1", alg="ES256", now=1000.0 + 3600)
+    assert caught.value.error == "temporarily_unavailable"
+
+
+@pytest.mark.parametrize("change", [{"use": "enc"}, {"kid": 7}, {"alg": "ES384"}, {"d": "AA"}, {"x": "AA"}])
+def test_a_key_that_is_not_for_signatures_or_is_none_is_not_used(change: dict[str, Any]) -> None:
+    good, other = ({**jwk_of(new_key("p256")), "kid": kid, "use": "sig"} for kid in ("k1", "k2"))
+    keys = IssuerKeys(lambda: jwk_set(good, {**other, **change}))
+    assert keys.find("k1", alg="ES256", now=1000)
+    with pytest.raises(ValueError, match="no key"):
+        keys.find("k2", alg="ES256", now=1000)
+
+
+def test_mt_9_two_keys_of_one_name_are_no_key_set() -> None:
+    one, other = ({**jwk_of(new_key("p256")), "kid": "k1"} for _ in range(2))
+    assert IssuerKeys(lambda: jwk_set(one)).find("k1", alg="ES256", now=1000)
+    with pytest.raises(Refused):
+        IssuerKeys(lambda: jwk_set(one, other)).find("k1", alg="ES256", now=1000)
+
+
+def test_a_signature_is_judged_with_the_keys_algorithm_and_not_the_tokens() -> None:
+    key = new_key("rsa")
+    jws = read(compact(key, {"alg": "PS256", "typ": "at+jwt"}, {"a": 1}), typ="at+jwt", algs=("PS256",))
+    verify(jws, key.public_key(), alg="PS256")
+    with pytest.raises(ValueError, match="alg"):
+        verify(jws, key.public_key(), alg="RS256")
 
 
 @pytest.mark.parametrize("kind", ["p256", "rsa"])

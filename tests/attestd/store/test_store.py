@@ -10,7 +10,7 @@ import pytest
 
 from attestd.store import meta
 from attestd.store.engine import Transaction
-from attestd.store.errors import StoreError, StoreUnavailable
+from attestd.store.errors import NoTables, StoreError, StoreUnavailable
 from attestd.store.store import Store
 
 THREADS = 8
@@ -43,7 +43,7 @@ def test_an_exception_undoes_everything_and_comes_back(store: Store) -> None:
 
 def test_a_mistake_in_sql_is_not_told_as_an_outage(store: Store) -> None:
     with pytest.raises(Exception, match="nowhere") as caught:
-        store.write(lambda tx: tx.execute("SELECT * FROM nowhere").fetchall())
+        store.write(lambda tx: tx.execute("SELECT nowhere FROM meta").fetchall())
     assert not isinstance(caught.value, StoreError)
 
 
@@ -294,3 +294,12 @@ def test_postgresql_commits_are_on_the_disk_even_where_the_server_says_otherwise
         )
         assert found == {"v": value}
     store.close()
+
+
+def test_an_empty_database_says_that_it_has_no_tables(database: str) -> None:
+    empty = Store.open(database)
+    with pytest.raises(NoTables):
+        empty.read(meta.epoch)
+    empty.migrate()
+    assert empty.read(meta.epoch) == 1
+    empty.close()

@@ -77,6 +77,9 @@ class EchoService:
         with self._lock, (self._folder / "refused").open("a", encoding="utf-8") as audit:
             audit.write(json.dumps(told) + "\n")
 
+    def unsafe_modes(self, *, now: int) -> tuple[str, ...]:
+        return self.config.unsafe_modes()
+
     def ready(self, *, now: int) -> Mapping[str, bool]:
         return {"store": not (self._folder / "broken").exists(), "keys": True}
 
