@@ -18,6 +18,7 @@ _TOLD = {
     "device_unknown": "The device is not known.",
     "device_pending": "The device waits for an operator's approval.",
     "device_banned": "An operator has banned or retired the device.",
+    "tpm_denied": "The operator refuses TPMs of this maker or firmware.",
     "root_withdrawn": "The root that vouched for the device's TPM is trusted no more.",
     "boot_ended": "The device has booted since; attest again.",
     "posture_lost": "The device's latest posture was not accepted; attest again.",
@@ -41,6 +42,10 @@ class Appraised(Protocol):
     def reset_count(self) -> int | None: ...
     @property
     def restart_count(self) -> int | None: ...
+    @property
+    def manufacturer(self) -> str | None: ...
+    @property
+    def firmware_version(self) -> int | None: ...
 
 
 class RestsOnPosture(Protocol):
@@ -74,11 +79,9 @@ def fault(service: Service, device: Appraised | None, issued: RestsOnPosture, *,
         return "device_unknown"
     if device.state != "active":
         return "device_pending" if device.state == "pending" else "device_banned"
-    # 3. Whoever vouched for the TPM is still trusted, then and now.
-    if device.device_id not in service.config.admission.ek_allow:
-        roots = {root for root in (issued.root_sha256, device.root_sha256) if root is not None}
-        if not all(service.trusts(root, now=now) for root in roots):
-            return "root_withdrawn"
+    # 3. Its TPM is not denied, and whoever vouched for it is still trusted, then and now.
+    if word := _mistrust(service, device, issued, now=now):
+        return word
     # 4. The device has not booted since.
     if (device.reset_count, device.restart_count) != (issued.reset_count, issued.restart_count):
         return "boot_ended"
@@ -86,6 +89,18 @@ def fault(service: Service, device: Appraised | None, issued: RestsOnPosture, *,
     if device.posture != "accepted":
         return "posture_lost"
     return None
+
+
+def _mistrust(service: Service, device: Appraised, issued: RestsOnPosture, *, now: int) -> str | None:
+    admission = service.config.admission
+    if device.manufacturer in admission.denied_manufacturers:
+        return "tpm_denied"
+    if device.firmware_version in admission.denied_firmware:
+        return "tpm_denied"
+    if device.device_id in admission.ek_allow:
+        return None
+    roots = {root for root in (issued.root_sha256, device.root_sha256) if root is not None}
+    return None if all(service.trusts(root, now=now) for root in roots) else "root_withdrawn"
 
 
 def live_posture(

@@ -10,7 +10,7 @@ from typing import Any
 from attestd.store.engine import Transaction
 
 _MACHINE = """d.device_id AS machine, d.state, d.posture, d.root_sha256 AS machine_root,
-    d.reset_count AS machine_reset, d.restart_count AS machine_restart"""
+    d.reset_count AS machine_reset, d.restart_count AS machine_restart, d.manufacturer, d.firmware_version"""
 
 _LINE = f"""WITH RECURSIVE line (token_id) AS (
         SELECT token_id FROM tokens WHERE token_id = ?
@@ -38,6 +38,8 @@ class Machine:
     root_sha256: str | None
     reset_count: int | None
     restart_count: int | None
+    manufacturer: str | None
+    firmware_version: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def _standing(row: Mapping[str, Any]) -> Standing:
             row["machine_root"],
             row["machine_reset"],
             row["machine_restart"],
+            row["manufacturer"],
+            None if row["firmware_version"] is None else int(row["firmware_version"], 16),
         )
     return Standing(
         row["device_id"],

@@ -89,6 +89,18 @@ def test_a_device_that_the_operator_lists_needs_no_root(agent: Agent, client: Cl
     assert not posture.is_live(service, device, client.credential, now=now_ms())
 
 
+@pytest.mark.parametrize("denial", ["denied_manufacturers", "denied_firmware"])
+def test_qt_12_what_was_issued_before_a_tpm_was_denied_is_dead(
+    denial: str, agent: Agent, client: Client
+) -> None:
+    service, device = agent.deployment.service, client.device
+    denied = {"denied_manufacturers": device.manufacturer, "denied_firmware": device.firmware_version}[denial]
+    admission = replace(service.config.admission, **{denial: frozenset({denied})})
+    strict = replace(service, config=replace(service.config, admission=admission))
+    assert posture.fault(service, device, client.credential, now=now_ms()) is None
+    assert posture.fault(strict, device, client.credential, now=now_ms()) == "tpm_denied"
+
+
 def test_a_device_without_a_root_was_admitted_without_one(agent: Agent, client: Client) -> None:
     device, issued = replace(client.device, root_sha256=None), replace(client.credential, root_sha256=None)
     assert fault(agent, device, issued) is None
