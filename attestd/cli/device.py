@@ -11,7 +11,8 @@ import click
 from attestd.cli.administration import Administration, administration
 from attestd.cli.device_certificate import certificate, keep_certificate
 from attestd.cli.device_import import Imported, fault, label_fault, name_fault, read_inventory
-from attestd.cli.device_text import describe, lines, refusal, row, why
+from attestd.cli.device_text import describe, lines, row
+from attestd.cli.device_why import LastRefusal, last_refusal, refusal, why
 from attestd.cli.failures import Failure, Unusable
 from attestd.cli.options import config_option, store_of
 from attestd.cli.output import json_option, print_object
@@ -19,8 +20,7 @@ from attestd.cli.policy_set import decider, in_force
 from attestd.clock import now_ms
 from attestd.config import Config
 from attestd.policy.active import ActivePolicy
-from attestd.store import attestations, credentials, devices
-from attestd.store.attestations import Attestation
+from attestd.store import credentials, devices
 from attestd.store.credentials import Issued
 from attestd.store.devices import Device, State
 from attestd.store.engine import Transaction
@@ -207,16 +207,16 @@ def import_(config: Config, file: Path) -> None:
 def why_(config: Config, which: str, as_json: bool) -> None:
     """Explain the last refusal: each finding with what was expected, what was found, and what to do."""
 
-    def look(tx: Transaction) -> tuple[Device, Attestation | None]:
+    def look(tx: Transaction) -> tuple[Device, LastRefusal]:
         device = _find(tx, which)
-        return device, attestations.last_refusal(tx, device.device_id)
+        return device, last_refusal(tx, device)
 
     with store_of(config) as store:
-        device, refused = store.read(look)
+        device, last = store.read(look)
     if as_json:
-        print_object(refusal(device, refused))
+        print_object(refusal(device, last))
     else:
-        click.echo("\n".join(why(device, refused, withdrawn=_root_withdrawn(config, device))))
+        click.echo("\n".join(why(device, last, withdrawn=_root_withdrawn(config, device))))
 
 
 def _root_withdrawn(config: Config, device: Device) -> bool:

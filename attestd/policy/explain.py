@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attestd.policy.explain_log import LOG_CODES, next_step, where
 from attestd.policy.findings import Finding
 from attestd.policy.registers import BANKS
 
@@ -45,7 +46,7 @@ class Judge:
 
 def explain(finding: Finding, judge: Judge | None) -> str:
     """One paragraph: what it is about, what was expected, what was found, what to do next."""
-    about = f"{finding.subject}{_measures(finding.subject)}"
+    about = f"{finding.subject}{_measures(finding.subject)}{where(finding)}"
     policy = str(judge) if judge is not None else "the policy"
     document = f"{judge.name}.toml" if judge is not None else "the policy's file"
     expects = f"{policy} expects {_expected(finding)}; found {_written(finding.found)}"
@@ -68,6 +69,9 @@ def explain(finding: Finding, judge: Judge | None) -> str:
                 "again; if the TPM does not have the bank, enable it in the firmware or write a policy for "
                 "the other."
             )
+        case code if code in LOG_CODES:
+            step = next_step(finding, found=_written(finding.found), document=document)
+            return f"{about}: {expects}. {step}"
         case _:
             return _explain_other(finding, policy, expects)
 

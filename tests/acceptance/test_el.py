@@ -264,3 +264,33 @@ def test_a_log_is_kept_with_an_accepted_attestation_only(deployment: Deployment)
     accepted = machine_of(deployment, secure_boot_log())
     deployment.expect(200, ATTEST, with_log(deployment.round(accepted), secure_boot_log().write()))
     assert deployment.count("device_logs") == 1
+
+
+# Why
+
+
+def test_why_names_register_event_and_artefact_and_who_else_has_it(deployment: Deployment) -> None:
+    other = ("ee" * 32, *recorded.kernel_digests()[1:])
+    good = 'name = "plant"\ndisclose = "none"\n' + recorded.components() + GRANT
+    deployment.apply(good)
+    first, second, third = (recorded_machine(deployment) for _ in range(3))
+    deployment.expect(200, ATTEST, logged(deployment.round(first)))
+    deployment.apply(good.replace(recorded.kernel_digests()[0], other[0]))
+    told = deployment.problem(logged(deployment.round(second)), 403, "posture_rejected")
+    assert "findings" not in told
+    (why,) = deployment.listed("device", "why", second.device_id)
+    event = why["findings"][1]
+    assert (event["code"], event["subject"], event["event"]) == ("event_unexpected", "pcr4", recorded.IMAGE)
+    assert "BOOTX64.EFI" in event["artefact"]
+    assert (event["elsewhere"]["accepted"], event["elsewhere"]["refused"]) == (1, 0)
+    deployment.problem(logged(deployment.round(third)), 403, "posture_rejected")
+    text = deployment.operate("device", "why", third.device_id).stdout
+    for said in (
+        f"event {recorded.IMAGE} (started \\EFI\\BOOT\\BOOTX64.EFI",
+        f"sha256:{other[0]}",
+        f"found sha256:{recorded.kernel_digests()[0]}",
+        "1 refused and 1 accepted other devices have this value too, since 20",
+        "attestd policy apply plant.toml",
+    ):
+        assert said in text
+    assert "No other device" not in text

@@ -42,6 +42,20 @@ STEPS = [
     (Finding("key_not_proven", "credential 0", (), None), "agent"),
     (Finding("key_not_resident", "credential 0", (), None), 'key = "any"'),
     (Finding("event_unexpected", "pcr4", ("a", "b"), "c"), "edge-gateway@3 expects a or b; found c"),
+    (Finding("component_missing", "kernel", ("6.1",), None), "edge-gateway@3 expects 6.1; found nothing"),
+    (Finding("component_expired", "kernel", (), "6.1"), "move the variant's until"),
+    (Finding("secure_boot_off", "pcr7", ("on",), "off"), "Turn Secure Boot on"),
+    (Finding("authority_unexpected", "pcr7", (), EVIL), f'add "sha256:{EVIL}" to authorities under [boot]'),
+    (Finding("dbx_outdated", "pcr7", (), None), "fwupdmgr update"),
+    (Finding("command_line_unexpected", "pcr8", (), "ro"), 'add "ro" to command_line under [boot]'),
+    (Finding("command_line_forbidden", "pcr8", (), "init=x"), "Remove the word"),
+    (Finding("phase_unexpected", "pcr11", (), "a:b"), 'add "a:b" to phases under [boot]'),
+    (Finding("fact_unproven", "pcr7", (), EVIL), f'add "sha256:{EVIL}" to known_events'),
+    (Finding("log_missing", "event_log", (), None), "as root"),
+    (Finding("log_replay", "pcr4", ("a",), "b"), "--userspace-log"),
+    (Finding("ima_unknown", "/usr/bin/x", (), f"sha256:{EVIL}"), f'add the line "sha256:{EVIL}  /usr/bin/x"'),
+    (Finding("ima_violation", "/usr/bin/x", (), "entry 4"), 'violations = "accept"'),
+    (Finding("ima_rollback", "ima_log", (), "shorter"), "kexec"),
 ]
 
 
@@ -55,3 +69,14 @@ def test_every_finding_is_explained_with_its_subject_and_a_next_step(finding: Fi
 
 def test_a_refusal_without_a_policy_is_explained_too() -> None:
     assert "the policy" in explain(Finding("pcr_missing", "pcr9", (), None), None)
+
+
+def test_an_event_is_explained_from_its_register_to_its_artefact() -> None:
+    finding = Finding("event_unexpected", "pcr4", (GOOD_7,), EVIL, 33, "started \\EFI\\BOOT\\BOOTX64.EFI")
+    text = explain(finding, JUDGE)
+    assert text.startswith(
+        "pcr4 (the boot loader), event 33 (started \\EFI\\BOOT\\BOOTX64.EFI): edge-gateway@3 "
+    )
+    assert f"expects sha256:{GOOD_7}; found sha256:{EVIL}" in text
+    assert f'a variant with "sha256:{EVIL}" in its digests' in text
+    assert text.endswith("run attestd policy apply edge-gateway.toml.")
