@@ -13,6 +13,7 @@ from attestd.round.case import Case
 from attestd.round.claim import read_claim
 from attestd.round.intent import open_case
 from attestd.round.judge import Judgement, judge
+from attestd.round.logs import read_logs
 from attestd.round.mint import Minted, mint
 from attestd.round.outcome import issue_case
 from attestd.round.prove import prove
@@ -47,8 +48,10 @@ def halfway(deployment: Deployment, machine: Machine) -> Halfway:
         "sealed_keys": [{"name": "disk", "parent": "ek"}],
     }
     claim = read_claim(read(AttestationBody, deployment.round(machine, **asked).body()))
-    case = open_case(service, claim, prove(service, claim), now=now, request_id="r-1")
-    judgement = judge(case)
+    proven = prove(service, claim)
+    logs = read_logs(service, claim, proven)
+    case = open_case(service, claim, proven, logs, now=now, request_id="r-1")
+    judgement = judge(case, service.logs, now=now)
     judgement.require_acceptance()
     entitlement = entitle(
         judgement.policy.document,
@@ -199,9 +202,10 @@ def test_a_key_that_was_replaced_after_it_signed_is_the_devices_no_more(
     service, now = deployment.service, now_ms()
     claim = read_claim(read(AttestationBody, deployment.round(machine).body()))
     proven = prove(service, claim)
+    logs = read_logs(service, claim, proven)
     deployment.enroll(machine.with_new_ak())
     with pytest.raises(Problem) as refused:
-        open_case(service, claim, proven, now=now, request_id="r-2")
+        open_case(service, claim, proven, logs, now=now, request_id="r-2")
     assert (refused.value.code, refused.value.cause) == ("attestation_failed", "ak_mismatch")
 
 
