@@ -19,6 +19,7 @@ from attestd.policy.active import ActivePolicies, ActivePolicy
 from attestd.policy.document import load_policy
 from attestd.store import audit, meta, policies
 from attestd.store.audit import AuditEvent, Event, HeadSigner
+from attestd.store.audit_calls import CallCounter, record_calls
 from attestd.store.audit_counter import CountedRefusals
 from attestd.store.engine import Transaction
 from attestd.store.errors import StoreUnavailable
@@ -77,6 +78,7 @@ class Service:
     verifier: Verifier
     discovery: Discovery
     refusals: CountedRefusals
+    calls: CallCounter = field(default_factory=CallCounter)
     policies: PolicyCache = field(default_factory=PolicyCache)
     logs: LogCache = field(default_factory=LogCache)
     """Event logs that were read, and what they prove."""
@@ -145,9 +147,11 @@ class Service:
 
     def maintain(self, now: int) -> Maintained:
         """Housekeeping, once a second."""
+        signer = self.audit_signer(now)
+        self._record_calls(signer, now)
         return maintain(
             self.store,
-            self.audit_signer(now),
+            signer,
             now=now,
             skew_seconds=self.config.limits.clock_skew,
             pending_seconds=self.config.admission.pending_age,
@@ -158,6 +162,7 @@ class Service:
         """Let go of the database; what was counted and not yet recorded is recorded."""
         now = now_ms()
         signer = self.audit_signer(now)
+        self._record_calls(signer, now, closing=True)
         self.refusals.flush(
             now,
             lambda events: self.store.write(
@@ -166,6 +171,13 @@ class Service:
             closing=True,
         )
         self.store.close()
+
+    def _record_calls(self, signer: HeadSigner, now: int, *, closing: bool = False) -> None:
+        self.calls.flush(
+            now,
+            lambda calls: self.store.write(lambda tx: record_calls(tx, signer, calls, now)),
+            closing=closing,
+        )
 
     def _keys_agree(self, now: int) -> bool:
         """All replicas hold the same keys, and every published one is here."""

@@ -9,7 +9,15 @@ from attestd.store.canonical import canonical_json
 
 Step = Mapping[str, Any]
 
-_DEPTH = {"enrolled": 0, "attested": 1, "credential": 2, "sealed_key": 2, "token": 3, "revoked": 3}
+_DEPTH = {
+    "enrolled": 0,
+    "attested": 1,
+    "credential": 2,
+    "sealed_key": 2,
+    "token": 3,
+    "revoked": 3,
+    "called": 4,
+}
 _STEP = "  "
 _SHORT = 12
 
@@ -40,6 +48,9 @@ def _headline(step: Step) -> str:
             return f"sealed key {step.get('sealed_key')}"
         case "token" if step["decision"] == "accepted":
             return f"access token {step.get('token_id')}"
+        case "called":
+            times = "once" if step["count"] == 1 else f"{step['count']} times until {step['until']}"
+            return f"called {step['resource']}, {times}"
         case "revoked":
             return f"ended {step.get('revoked')} by its client, and what was made of it"
         case "admin":

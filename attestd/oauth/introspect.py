@@ -23,8 +23,10 @@ INACTIVE: Final[dict[str, Any]] = {"active": False}
 
 
 def introspect(server: AuthorizationServer, request: Request) -> Answer:
-    """Writes nothing, unless the caller's assertion is to be spent. OAuthError `invalid_client` for a caller
-    who is no resource, `invalid_request` without a token; Problem `unavailable` when the clock went back."""
+    """Writes nothing, unless the caller's assertion is to be spent; that a token was used is counted, and
+    recorded afterwards. OAuthError `invalid_client` for a caller who is no resource, `invalid_request`
+    without a token; Problem `unavailable` when the clock went back.
+    """
     service = server.service
     # 1. Who asks.
     caller = server.resources.authenticate(service, request)
@@ -46,7 +48,10 @@ def introspect(server: AuthorizationServer, request: Request) -> Answer:
         raise active
     if text is None:
         raise OAuthError("invalid_request", "token is needed.", cause="token_missing")
-    return Answer(_members(claims) if active and claims is not None else INACTIVE)
+    if not active or claims is None:
+        return Answer(INACTIVE)
+    service.calls.note(claims.token_id(), caller.resource.audience, now=request.now)
+    return Answer(_members(claims))
 
 
 def _check_clock(service: Service, tx: Transaction, *, now: int) -> None:

@@ -16,14 +16,20 @@ from attestd.store.audit_show import Record
 from attestd.store.engine import Transaction
 
 Step = dict[str, Any]
-"""What happened once. `step` is "enrolled", "attested", "credential", "sealed_key", "token", "revoked", or
-the event of a record that is none of these."""
+"""What happened. `step` is "enrolled", "attested", "credential", "sealed_key", "token", "revoked", "called",
+or the event of a record that is none of these.
+"""
 
 MOST = 10_000
 """Records of one trace; a credential's tokens, and what was made of them, are far fewer."""
 
 _ID = re.compile(r"[A-Za-z0-9._~:-]{1,256}")
-_NAMES = {"attest": ("attestation_id",), "issue": ("credential_id",), "token": ("token_id", "revoked")}
+_NAMES = {
+    "attest": ("attestation_id",),
+    "issue": ("credential_id",),
+    "token": ("token_id", "revoked"),
+    "request": ("called",),
+}
 """By event, the members of its details that say what the record is about."""
 
 _ADMITS = ("device approve", "device unban")
@@ -66,6 +72,8 @@ def _causes(tx: Transaction, record: Record) -> Iterator[Record]:
             yield from _named(tx, device, "attest", "attestation_id", details.get("attestation_id"))
             for parent in details.get("parents", ()):
                 yield from _named(tx, None, "token", "token_id", parent)
+        case "request":
+            yield from _named(tx, device, "token", "token_id", details.get("called"))
         case "issue":
             yield from _named(tx, device, "attest", "attestation_id", details.get("attestation_id"))
             yield from _ending(tx, record)
@@ -88,6 +96,7 @@ def _effects(tx: Transaction, record: Record) -> Iterator[Record]:
             token_id = details.get("token_id")
             yield from _named(tx, None, "token", "parents", token_id)
             yield from _named(tx, None, "token", "revoked", token_id)
+            yield from _named(tx, device, "request", "called", token_id)
 
 
 def _activation(tx: Transaction, record: Record) -> Iterator[Record]:
@@ -210,6 +219,10 @@ def _token(tx: Transaction, record: Record, details: Step) -> Step:
     return {"step": "token", **_timed(details), **parsed, **_ended(kept)}
 
 
+def _called(tx: Transaction, record: Record, details: Step) -> Step:
+    return {"step": "called", "count": record["count"], **details}
+
+
 def _other(tx: Transaction, record: Record, details: Step) -> Step:
     return details
 
@@ -220,6 +233,7 @@ _TELLERS: dict[tuple[str, str], Callable[[Transaction, Record, Step], Step]] = {
     ("attest", "refused"): _attested,
     ("issue", "accepted"): _issued,
     ("token", "accepted"): _token,
+    ("request", "accepted"): _called,
 }
 _PARSED = ("actors", "confirmation", "authorization_details")
 """Members of a token's record that are JSON themselves."""

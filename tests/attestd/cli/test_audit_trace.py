@@ -74,6 +74,28 @@ def test_a_token_is_traced_from_the_machines_enrolment_to_whose_call_it_is(world
     assert call["request_id"]
 
 
+def test_calls_with_a_token_end_its_trace_and_lead_back_to_the_machine(world: World) -> None:
+    token = world.delegated(world.agent(), world.login.token())
+    jti, service = claims_of(token)["jti"], world.deployment.service
+    assert world.introspect(token).members["active"]
+    assert kinds(trace(world, jti))[-1] == "token"
+    now = now_ms()
+    service.maintain(now)
+    assert world.introspect(token).members["active"]
+    assert world.introspect(token).members["active"]
+    assert not world.introspect(token, world.ledger).members["active"]
+    service.maintain(now + 1000)
+    steps = trace(world, jti)
+    assert kinds(steps) == ["enrolled", "attested", "credential", "token", "called"]
+    assert (steps[-1]["resource"], steps[-1]["count"], steps[-1]["subject"]) == (TOOLS, 1, "alice")
+    service.maintain(now + 61_000)
+    steps = trace(world, jti)
+    assert [step["count"] for step in steps if step["step"] == "called"] == [1, 2]
+    assert f"called {TOOLS}, once" in told(world, jti)
+    assert f"called {TOOLS}, 2 times until " in told(world, jti)
+    world.deployment.operate("audit", "verify")
+
+
 def test_who_passed_it_on_is_part_of_it_and_what_others_got_besides_is_not(world: World) -> None:
     planner, helper = world.agent("planner"), world.agent("helper")
     first = world.delegated(planner, world.login.token())
