@@ -23,34 +23,51 @@ def judge_boot(rules: BootRules, boot: ProvenBoot) -> tuple[Finding, ...]:
     if rules.event_log == UNAVAILABLE:
         return ()
     found: list[Finding] = []
-    if rules.secure_boot:
-        found += _judge_secure_boot(boot)
+    # Without Secure Boot nobody needs an authority, and whoever runs later can measure a good one.
+    if rules.secure_boot or rules.authorities:
+        found += _judge_secure_boot(boot) or _hidden(rules, boot, 7, "Secure Boot and its authorities")
     if rules.authorities:
-        found += _hidden(rules, boot, 7, "authorities")
         found += _judge_authorities(rules, boot)
     if rules.dbx_revision is not None or rules.dbx_includes:
         found += _judge_dbx(rules, boot)
     if rules.judges_command_line:
-        for register in (8, 12):
+        for register in (8, 11, 12):
             found += _hidden(rules, boot, register, "command_line")
         found += judge_command_lines(rules, boot)
     if rules.phases:
-        found += _hidden(rules, boot, 11, "phases")
+        if not rules.judges_command_line:
+            found += _hidden(rules, boot, 11, "phases")
         found += _judge_phases(rules, boot)
     return tuple(found)
 
 
-def _judge_secure_boot(boot: ProvenBoot) -> Iterator[Finding]:
+def _judge_secure_boot(boot: ProvenBoot) -> list[Finding]:
     facts = boot.facts.secure_boot
     event = facts.events[0] if facts.events else None
     words = None if event is None else boot.words(event)
+    found: list[Finding] = []
     if facts.enabled is None:
-        yield Finding(UNPROVEN, "pcr7", ("Secure Boot's state",), None, event, words)
+        found.append(Finding(UNPROVEN, "pcr7", ("Secure Boot's state",), None, event, words))
     elif not facts.enabled:
-        yield Finding("secure_boot_off", "pcr7", ("on",), "off", event, words)
+        found.append(Finding("secure_boot_off", "pcr7", ("on",), "off", event, words))
     for mode in ("SetupMode", "AuditMode"):
         if facts.modes.get(mode):
-            yield Finding("secure_boot_off", "pcr7", (f"{mode} off",), f"{mode} on", event, words)
+            found.append(Finding("secure_boot_off", "pcr7", (f"{mode} off",), f"{mode} on", event, words))
+    return [*found, *_undone(boot)]
+
+
+def _undone(boot: ProvenBoot) -> Iterator[Finding]:
+    """What makes Secure Boot worthless although the firmware's variable says "on"."""
+    facts = boot.facts.secure_boot
+    for state in facts.shim_state:
+        # shim then starts whatever it is given.
+        if state.name == "MokSBState" and state.data.strip(b"\0"):
+            words = boot.words(state.event)
+            yield Finding("secure_boot_off", "pcr7", ("shim's validation on",), "off", state.event, words)
+    for action in facts.actions:
+        if action.text == "UEFI Debug Mode":
+            words = boot.words(action.event)
+            yield Finding("secure_boot_off", "pcr7", ("no debugger",), action.text, action.event, words)
 
 
 def _hidden(rules: BootRules, boot: ProvenBoot, register: int, fact: str) -> Iterator[Finding]:

@@ -39,16 +39,17 @@ class BootLog:
 @dataclass(frozen=True, slots=True)
 class Logs:
     """What the device sent. `ima` is the list from entry `ima_from` on, `mark` what is known of this boot's
-    list, in the bank that was known then."""
+    list, in the bank that was known then, judged by the policy of digest `mark_policy`."""
 
     boot: BootLog | None
     ima: bytes | None
     ima_from: int
     mark: Mark | None
     mark_bank: str
+    mark_policy: str
 
 
-NONE = Logs(None, None, 0, None, "")
+NONE = Logs(None, None, 0, None, "", "")
 
 
 def read_logs(service: Service, claim: Claim, proven: Proven) -> Logs:
@@ -63,8 +64,11 @@ def read_logs(service: Service, claim: Claim, proven: Proven) -> Logs:
     except Problem as problem:
         problem.device_id = proven.device.device_id
         raise
-    known = None if mark is None else Mark(mark.entries, bytes.fromhex(mark.value), mark.padded)
-    return Logs(boot, claim.ima_log, claim.request.ima_from, known, "" if mark is None else mark.bank)
+    first = claim.request.ima_from
+    if mark is None:
+        return Logs(boot, claim.ima_log, first, None, "", "")
+    known = Mark(mark.entries, bytes.fromhex(mark.value), mark.padded)
+    return Logs(boot, claim.ima_log, first, known, mark.bank, mark.policy_digest)
 
 
 def _read_userspace(raw: bytes | None) -> UserspaceLog | None:

@@ -43,7 +43,7 @@ def replay_logs(cache: LogCache, logs: Logs, pcrs: VerifiedPcrs, policy: Policy 
                 findings += _explained(error, logs.boot, pcrs)
     if logs.ima is not None and policy is not None and policy.ima is not None:
         try:
-            ima = _prove_ima(logs, logs.ima, pcrs, boot)
+            ima = _prove_ima(logs, logs.ima, pcrs, boot, policy)
         except AttestationError as error:
             findings.append(Finding(error.reason, "ima_log", (), error.detail))
     return Replayed(boot, ima, tuple(findings))
@@ -53,14 +53,27 @@ def _prove_boot(cache: LogCache, sent: BootLog, pcrs: VerifiedPcrs) -> ProvenBoo
     # The log of a confidential machine's own registers is no TPM's.
     if sent.log.format == "ccel":
         raise EvidenceError("log_format", "The log is that of RTMRs, not of a TPM's registers.")
-    quoted = tuple(item for item in pcrs.values.items() if item[0] != IMA_REGISTER)
+    # IMA's register moves with every file that is run: it counts only where the log tells of it as well.
+    also = _tells_of_ima(sent)
+    quoted = tuple(item for item in pcrs.values.items() if also or item[0] != IMA_REGISTER)
     key = ("boot", sent.digest, sent.userspace_digest, pcrs.bank, quoted)
     return cache.get(
         key, sent.size, lambda: ProvenBoot.of(verify_log(sent.log, pcrs, userspace=sent.userspace))
     )
 
 
-def _prove_ima(logs: Logs, raw: bytes, pcrs: VerifiedPcrs, boot: ProvenBoot | None) -> VerifiedMeasurements:
+def _tells_of_ima(sent: BootLog) -> bool:
+    firmware = any(event.register == IMA_REGISTER for event in sent.log.events)
+    records = () if sent.userspace is None else sent.userspace.records
+    return firmware or any(record.register == IMA_REGISTER for record in records)
+
+
+def _prove_ima(
+    logs: Logs, raw: bytes, pcrs: VerifiedPcrs, boot: ProvenBoot | None, policy: Policy
+) -> VerifiedMeasurements:
+    # The policy may have changed since the mark was read: what came before this part was not judged by it.
+    if logs.ima_from and logs.mark_policy != policy.digest:
+        raise EvidenceError("ima_gap", "Another policy judged the list so far; send all of it.")
     known = logs.mark if logs.mark_bank == pcrs.bank else None
     return verify_measurements(raw, pcrs, first=logs.ima_from, known=known, at_boot=_at_boot(boot, pcrs))
 

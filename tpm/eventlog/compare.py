@@ -8,7 +8,15 @@ from typing import Literal
 from tpm.errors import EvidenceError
 from tpm.eventlog.events import Event, EventLog
 from tpm.eventlog.findings import Finding
-from tpm.eventlog.replay import Replay, events_of, extends, initial_value, replay, told
+from tpm.eventlog.replay import (
+    Replay,
+    events_of,
+    extends,
+    initial_value,
+    replay,
+    startup_locality,
+    told,
+)
 from tpm.eventlog.userspace import UserspaceLog
 from tpm.structures.algorithms import Hash, hash_by_name
 from tpm.verify.pcrs import VerifiedPcrs
@@ -107,7 +115,7 @@ def divergence(
     """Why a register does not hold what the log says. Explains; decides nothing."""
     hash = hash_by_name(bank)
     history = _history(log, userspace, bank, register)
-    start = initial_value(register, hash, replay(log).startup_locality)
+    start = initial_value(register, hash, startup_locality(log))
     if (found := _stops(history, hash, start, quoted)) is not None:
         return Divergence(register, found.number, f"it holds what comes before {told(found)} and no more")
     if (found := _without_one(history, hash, start, quoted)) is not None:

@@ -48,6 +48,11 @@ def replay(log: EventLog, userspace: UserspaceLog | None = None) -> Replay:
     return Replay(MappingProxyType(banks), locality, (*findings, *_measures_nothing(banks)))
 
 
+def startup_locality(log: EventLog) -> int:
+    """The locality that `replay` starts PCR 0 from."""
+    return _startup(log)[0]
+
+
 def events_of(log: EventLog, userspace: UserspaceLog | None) -> tuple[Event, ...]:
     """Both logs in the order in which they happened, numbered on."""
     if userspace is None:

@@ -62,7 +62,8 @@ def read_authority(log: Measured, event: Event, *, before_separator: bool) -> Au
         return Authority(variable.name, content, None, owner, by_shim, before_separator, event.number)
     if len(content) == _SHA256_SIZE:
         return Authority(variable.name, None, content, owner, by_shim, before_separator, event.number)
-    return ShimState(variable.name, variable.data, event.number) if by_shim else None
+    # Whatever else shim calls an authority is none that can be judged: a hash that is no SHA-256, for one.
+    return None
 
 
 def _variable(log: Measured, event: Event) -> Variable | None:
@@ -86,5 +87,6 @@ def _split(data: bytes) -> tuple[bytes | None, bytes]:
 
 
 def _is_certificate(data: bytes) -> bool:
-    """Is it one DER sequence, as long as it says?"""
-    return data[:2] == b"\x30\x82" and 4 + int.from_bytes(data[2:4], "big") == len(data)
+    """Is it one DER sequence, as long as it says? A certificate can have less than 256 bytes."""
+    sizes = {b"\x30\x81": 1, b"\x30\x82": 2, b"\x30\x83": 3}.get(data[:2], 0)
+    return sizes > 0 and 2 + sizes + int.from_bytes(data[2 : 2 + sizes], "big") == len(data)

@@ -6,7 +6,12 @@ from types import MappingProxyType
 from typing import Literal
 
 from tpm.eventlog.events import NAMES, Event, EventLog, EventType, Format, register_of
-from tpm.eventlog.facts.command_line import CommandLine, read_command_lines, unexplained_words
+from tpm.eventlog.facts.command_line import (
+    CommandLine,
+    read_command_lines,
+    unexplained_words,
+    unread_lines,
+)
 from tpm.eventlog.facts.firmware import (
     BootOptions,
     FirmwareVersion,
@@ -100,7 +105,7 @@ def read_facts(
     lines = read_command_lines(evidence, grub, uki)
     unexplained = {
         7: secure_boot.unexplained,
-        8: grub.unexplained,
+        8: tuple(sorted({*grub.unexplained, *unread_lines(evidence, lines)})),
         11: uki.unexplained,
         12: unexplained_words(evidence, lines),
     }

@@ -62,6 +62,16 @@ def read_command_lines(log: Measured, grub: Grub, uki: UnifiedKernel) -> tuple[C
     return tuple(unique[event] for event in sorted(unique))
 
 
+def unread_lines(log: Measured, lines: tuple[CommandLine, ...]) -> tuple[int, ...]:
+    """Events of PCR 8 that look like a systemd loader's line and are none: GRUB's could be hidden so."""
+    known = {line.event for line in lines}
+    return tuple(
+        event.number
+        for event in log.at(8)
+        if event.type == EventType.EV_IPL and event.data[1:2] == b"\0" and event.number not in known
+    )
+
+
 def unexplained_words(log: Measured, lines: tuple[CommandLine, ...]) -> tuple[int, ...]:
     """Events of PCR 12 that are no command line: credentials and device trees by their digest, or a line
     hidden by changing its data. Only who knows their digests can tell.

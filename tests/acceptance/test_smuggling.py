@@ -1,0 +1,164 @@
+"""Can whoever sends a log, or was root when the machine ran, tell the policy of a boot that was another?
+
+Each trick stands beside its healthy twin. Root can extend any register once more; what was measured before is
+there to stay, and must not be hidden by calling it something else.
+"""
+
+import struct
+
+import pytest
+
+from attestd.log_cache import LogCache
+from attestd.policy.document import load_policy
+from attestd.round.logs import BootLog, Logs
+from attestd.round.replayed import replay_logs
+from tests.attestd.policy.booted import codes, hexadecimal, made_boot, policy
+from tests.tpm.eventlog.logs import AUTHORITY, DATABASE, IPL, SHIM, LogMaker, efivar, secure_boot_log
+from tests.tpm.ima.kernel import Kernel
+from tpm.eventlog.events import EventType
+from tpm.eventlog.replay import replay
+from tpm.ima.replay import Mark
+from tpm.verify.pcrs import VerifiedPcrs
+
+LOG = '[boot]\nevent_log = "required"\n'
+ON = LOG + "secure_boot = true\n"
+TRUSTED = LOG + f'authorities = ["sha256:{"03" * 32}"]\n'
+NO_INIT = LOG + 'command_line_forbids = ["init"]\n'
+UNPROVEN = "fact_unproven"
+
+
+def wide(text: str) -> bytes:
+    return text.encode("utf-16-le")
+
+
+def grub(log: LogMaker, line: str, *, told: bytes | None = None) -> LogMaker:
+    data = f"kernel_cmdline: {line}".encode() if told is None else told
+    return log.add(8, IPL, data + b"\0", measured=line.encode())
+
+
+@pytest.mark.parametrize("told", [b"x\0", wide("quiet"), wide("/vmlinuz ro"), b"\xff\0" * 8])
+def test_a_line_of_grubs_that_is_dressed_as_systemds_is_not_overlooked(told: bytes) -> None:
+    """Root measures a good line beside the true one, and writes over the true one's data."""
+    log = grub(grub(secure_boot_log(), "/vmlinuz init=/bin/sh", told=told), "/vmlinuz ro")
+    assert codes(NO_INIT, made_boot(log)) == [(UNPROVEN, "pcr8")]
+    twin = secure_boot_log().add(8, IPL, wide("quiet"))
+    assert codes(NO_INIT, made_boot(grub(twin, "/vmlinuz ro"))) == []
+
+
+def unified(line: str, *, told: str = ".cmdline") -> LogMaker:
+    log = secure_boot_log()
+    for name, said, content in ((".linux", ".linux", "kernel"), (".cmdline", told, line)):
+        log.add(11, IPL, wide(said + "\0"), measured=name.encode() + b"\0")
+        log.add(11, IPL, wide(said + "\0"), measured=content.encode())
+    return log
+
+
+def test_a_section_with_a_command_line_cannot_be_called_something_else() -> None:
+    exact = LOG + 'command_line = ["quiet ro"]\n'
+    hidden = unified("init=/bin/sh", told=".other").add(12, IPL, wide("quiet ro"))
+    assert set(codes(exact, made_boot(hidden))) == {(UNPROVEN, "pcr11")}
+    assert codes(exact, made_boot(unified("quiet ro").add(12, IPL, wide("quiet ro")))) == []
+    # In the open it is judged, whatever stands beside it.
+    open_ = unified("init=/bin/sh").add(12, IPL, wide("quiet ro"))
+    assert codes(exact, made_boot(open_)) == [("command_line_unexpected", "pcr11")]
+
+
+def short_certificate(size: int) -> bytes:
+    head = b"\x30\x81" + bytes((size,)) if size < 256 else b"\x30\x82" + struct.pack(">H", size)
+    return head + b"c" * size
+
+
+@pytest.mark.parametrize("size", [240, 700])
+def test_a_certificate_of_any_size_is_an_authority(size: int) -> None:
+    """An owner's key that shim knows can have a certificate of less than 256 bytes."""
+    content = short_certificate(size)
+    log = secure_boot_log().add(7, AUTHORITY, efivar("MokList", content, SHIM))
+    assert codes(TRUSTED, made_boot(log)) == [("authority_unexpected", "pcr7")]
+    listed = TRUSTED.replace('["', f'["sha256:{hexadecimal(content)}", "')
+    assert codes(listed, made_boot(log)) == []
+
+
+@pytest.mark.parametrize("content", [b"h" * 20, b"h" * 64, b"\x30\x80indefinite", b""])
+def test_what_shim_let_run_by_something_else_is_no_state_of_shims(content: bytes) -> None:
+    log = secure_boot_log().add(7, AUTHORITY, efivar("MokList", content, SHIM))
+    assert codes(TRUSTED, made_boot(log)) == [(UNPROVEN, "pcr7")]
+    state = secure_boot_log().add(7, AUTHORITY, efivar("SbatLevel", b"sbat,1,2022052400\n", SHIM))
+    assert codes(TRUSTED, made_boot(state)) == []
+
+
+@pytest.mark.parametrize("rule", [ON, TRUSTED])
+def test_secure_boot_is_off_where_shim_validates_nothing(rule: str) -> None:
+    def told(state: bytes) -> LogMaker:
+        return secure_boot_log().add(7, AUTHORITY, efivar("MokSBState", state, SHIM))
+
+    assert codes(rule, made_boot(told(b"\x01"))) == [("secure_boot_off", "pcr7")]
+    assert codes(rule, made_boot(told(b"\0"))) == []
+    hidden = told(b"\x01")
+    hidden.records[-1].measured, hidden.records[-1].data = hidden.records[-1].data, b"nothing"
+    assert codes(rule, made_boot(hidden)) == [(UNPROVEN, "pcr7")]
+    retyped = told(b"\x01")
+    retyped.records[-1].kind = EventType.EV_EVENT_TAG
+    assert codes(rule, made_boot(retyped)) == [(UNPROVEN, "pcr7")]
+    known = rule + f'known_events = ["sha256:{hexadecimal(hidden.records[-1].measured)}"]\n'
+    assert codes(known, made_boot(hidden)) == []
+
+
+def test_a_firmware_with_its_debugger_on_is_no_secure_boot() -> None:
+    def acting(text: bytes) -> LogMaker:
+        return secure_boot_log().add(7, EventType.EV_EFI_ACTION, text)
+
+    assert codes(ON, made_boot(acting(b"UEFI Debug Mode"))) == [("secure_boot_off", "pcr7")]
+    assert codes(ON, made_boot(acting(b"DMA Protection Disabled"))) == []
+
+
+def test_an_authority_that_root_measured_later_vouches_for_nothing() -> None:
+    log = secure_boot_log(enabled=b"\0")
+    assert codes(TRUSTED, made_boot(log)) == [("secure_boot_off", "pcr7")]
+    assert codes(TRUSTED, made_boot(secure_boot_log())) == []
+    other = secure_boot_log().add(7, AUTHORITY, efivar("db", b"o" * 48, DATABASE))
+    assert codes(TRUSTED, made_boot(other)) == [("authority_unexpected", "pcr7")]
+
+
+def sent(log: LogMaker) -> Logs:
+    raw = log.write()
+    boot = BootLog(hexadecimal(raw), raw, log.read(), None, "", len(raw))
+    return Logs(boot, None, 0, None, "", "")
+
+
+def test_a_log_that_tells_of_register_10_is_replayed_to_it_each_time() -> None:
+    """What was worked out for a log is kept; it is worth nothing once the register holds something else."""
+    log = LogMaker().add(10, IPL, b"the loader")
+    text = f"""
+[[component]]
+name = "loader"
+pcrs = [10]
+  [[component.variant]]
+  name = "one"
+  digests = ["sha256:{hexadecimal(b"the loader")}"]
+"""
+    values = dict(replay(log.read()).banks["sha256"])
+    cache, judged_by = LogCache(), policy(text)
+    good = VerifiedPcrs("sha256", values)
+    first = replay_logs(cache, sent(log), good, judged_by).boot
+    assert first is not None
+    assert codes(text, (good, first)) == []
+    later = VerifiedPcrs("sha256", {10: b"\1" * 32})
+    again = replay_logs(cache, sent(log), later, judged_by).boot
+    assert again is not None
+    assert ("log_replay", "pcr10") in codes(text, (later, again))
+    assert replay_logs(cache, sent(log), good, judged_by).boot is first
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_policy_that_changed_since_the_mark_was_read_judges_the_whole_list(changed: bool) -> None:
+    kernel = Kernel.booted().run(b"/usr/bin/evil")
+    mark = Mark(2, kernel.value, False)
+    kernel.run(b"/usr/bin/sh")
+    rules = '[ima]\nrequired = true\nallow = ["a"]\n'
+    files = {"a": f"sha256:{hexadecimal(b'/usr/bin/sh')}  /usr/bin/sh\n".encode()}
+    judged_by = load_policy(f'name = "edge"\n{rules}'.encode(), files)
+    known = "00" * 32 if changed else judged_by.digest
+    logs = Logs(None, kernel.raw(first=2), 2, mark, "sha256", known)
+    told = replay_logs(LogCache(), logs, kernel.quoted, judged_by)
+    assert [one.code for one in told.findings] == (["ima_gap"] if changed else [])
+    assert (told.ima is None) == changed
