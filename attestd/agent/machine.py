@@ -57,12 +57,13 @@ class Machine:
     files: LogFiles = OWN
 
     @classmethod
-    def enrolled(cls, tcti: str, directory: Path, *, ca: Path | None = None) -> Self:
+    def enrolled(cls, tcti: str, directory: Path, *, ca: Path | None = None, files: LogFiles = OWN) -> Self:
         """The machine as it enrolled: `directory` is where `attestd agent enroll` keeps its state, `ca` the
-        only authority trusted if given. NotEnrolled, or Misconfigured for a damaged state."""
+        only authority trusted if given, `files` are its logs. NotEnrolled, or Misconfigured for a damaged
+        state."""
         state = State(directory)
         membership, _ = state.enrolment()
-        return cls(tcti, state, Server(membership.server, ca))
+        return cls(tcti, state, Server(membership.server, ca), files)
 
     def attest(self, wanted: Wanted) -> Received:
         """One accepted attestation; errors as for `attestd.agent.attest.attest`, and NotEnrolled."""

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from attestd.agent.auth.session import AgentSession
+from attestd.agent.logs import LogFiles
 from attestd.agent.machine import Machine
 from attestd.agent.token import Asked
 from scripts.demonstration.assistant import call_tool
 from scripts.demonstration.claims import claim
 from scripts.demonstration.display import WIDTH
 from scripts.demonstration.login import AUDIENCE, Login
+from scripts.demonstration.measured_boot import BOOT_LOG, LOG_OPTIONS, SYSTEMD_LOG, start_another
 from scripts.demonstration.people import Person, await_port
 from tpm.swtpm import SoftwareTpm
 
@@ -95,9 +97,10 @@ def act(machine: Person, tpm: SoftwareTpm, places: Places, provider: Login) -> t
     with display.stage(f"Alice lets {machine.name}'s assistant act for her; it calls a tool over MCP"):
         users_token = provider.log_in(USER)
         (machine.home / "alice.jwt").write_text(users_token)
-        words = ["--audience", places.tool, "--scope", SCOPE, "--subject-token", "alice.jwt"]
+        words = ["--audience", places.tool, "--scope", SCOPE, "--subject-token", "alice.jwt", *LOG_OPTIONS]
         machine.runs("agent", "token", "--agent", AGENT, *words, "--state", "state")
-        here = Machine.enrolled(tpm.tcti, machine.home / "state")
+        files = LogFiles(machine.home / BOOT_LOG, machine.home / SYSTEMD_LOG)
+        here = Machine.enrolled(tpm.tcti, machine.home / "state", files=files)
         session = AgentSession(here, Asked(AGENT, places.tool, (SCOPE,), users_token))
         claims = _claims(session.token().text)
         expected = f"spiffe://demo.example/{AGENT}/{machine.name}"
@@ -139,7 +142,7 @@ def lose(machine: Person, tpm: SoftwareTpm, places: Places, session: AgentSessio
     ):
         answer = call_tool(places.tool, session)
         claim(answer.text is not None, "the call should still be let in")
-        tpm.extend(4, {"sha256": b"\x01" * 32})
+        start_another(machine.home, tpm)
         said = machine.runs(
             "agent",
             "attest",
@@ -147,6 +150,7 @@ def lose(machine: Person, tpm: SoftwareTpm, places: Places, session: AgentSessio
             AGENT,
             "--format",
             "client-attestation",
+            *LOG_OPTIONS,
             "--state",
             "state",
             "--out",
@@ -156,7 +160,7 @@ def lose(machine: Person, tpm: SoftwareTpm, places: Places, session: AgentSessio
         lost = time.monotonic()
         problem = json.loads(said)
         claim(problem["code"] == "posture_rejected", f"the refusal should be of its posture, not {problem}")
-        display.say(f"{problem['status']} {problem['code']}: {problem['findings'][0]['subject']}", "red")
+        display.say(f"{problem['status']} {problem['code']}: {_told(problem['findings'][0])}", "red")
         answer = call_tool(places.tool, session)
         while answer.text is not None and time.monotonic() - lost < SECONDS:
             answer = call_tool(places.tool, session)
@@ -166,6 +170,10 @@ def lose(machine: Person, tpm: SoftwareTpm, places: Places, session: AgentSessio
         )
         display.say(f"the tool answers:   {answer.status} {_error(answer.why)}, {seconds:.1f} s later", "red")
     return seconds
+
+
+def _told(finding: dict[str, Any]) -> str:
+    return f"{finding['subject']}, event {finding['event']}"
 
 
 def _error(challenge: str) -> str:

@@ -15,6 +15,11 @@ from scripts.demonstration.claims import claim
 from tpm.swtpm import SoftwareTpm
 
 RECORDING = Path(__file__).parents[2] / "tests" / "vectors" / "vm" / "ovmf-uki-secureboot"
+BOOT_LOG, SYSTEMD_LOG = "boot.log", "systemd.log"
+LOG_OPTIONS = ("--event-log", BOOT_LOG, "--userspace-log", SYSTEMD_LOG)
+"""How an agent in the directory of these logs names them."""
+
+PHASES = (b"sysinit", b"ready")
 PLAYED = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11)
 """The registers that firmware and systemd extended; IMA's, PCR 10, has a log of its own."""
 
@@ -36,7 +41,7 @@ class Event:
 def recorded_boot() -> tuple[Event, ...]:
     """All that the machine measured: its firmware's log, then the two phases that systemd adds to PCR 11."""
     log = tuple(_read_log((RECORDING / "eventlog.bin").read_bytes()))
-    return log + tuple(_phase(name) for name in (b"sysinit", b"ready"))
+    return log + tuple(_phase(name) for name in PHASES)
 
 
 def another_kernel(boot: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -58,6 +63,34 @@ def play(boot: tuple[Event, ...], tpm: SoftwareTpm) -> None:
     """Measure the boot into this TPM, as the machine's firmware did into its own."""
     for event in boot:
         tpm.extend(event.register, event.digests)
+
+
+def write_logs(directory: Path, boot: tuple[Event, ...]) -> None:
+    """What this machine's firmware and systemd say that they measured: the recorded log, with this boot's
+    digests."""
+    raw = (RECORDING / "eventlog.bin").read_bytes()
+    for recorded, measured in zip(recorded_boot(), boot, strict=True):
+        for bank, digest in measured.digests.items():
+            if digest != recorded.digests[bank]:
+                raw = raw.replace(recorded.digests[bank], digest)
+    (directory / BOOT_LOG).write_bytes(raw)
+    (directory / SYSTEMD_LOG).write_bytes(b"".join(_phase_record(name) for name in PHASES))
+
+
+def start_another(directory: Path, tpm: SoftwareTpm) -> None:
+    """The machine loads one more program, which nobody released: measured, and logged as measured."""
+    digests = {bank: hashlib.new(bank, b"a program nobody released").digest() for bank, _ in _BANKS.values()}
+    tpm.extend(4, digests)
+    record = struct.pack("<III", 4, _BOOT_APPLICATION, len(digests))
+    for number, (bank, _) in _BANKS.items():
+        record += struct.pack("<H", number) + digests[bank]
+    with (directory / BOOT_LOG).open("ab") as log:
+        log.write(record + struct.pack("<I", 0))
+
+
+def kernel_digest() -> str:
+    """What the firmware measured of the image that it started, SHA-256 in hex."""
+    return next(event.digests["sha256"].hex() for event in recorded_boot() if event.kind == _BOOT_APPLICATION)
 
 
 def registers(tpm: SoftwareTpm) -> dict[int, str]:
@@ -95,6 +128,14 @@ def _read_log(raw: bytes) -> Iterator[Event]:
 def _phase(name: bytes) -> Event:
     """What systemd-pcrphase measures when the system reaches this phase."""
     return Event(11, 0xD, {bank: hashlib.new(bank, name).digest() for bank, _ in _BANKS.values()})
+
+
+def _phase_record(name: bytes) -> bytes:
+    """The same in systemd's own log (a JSON text sequence)."""
+    digests = [{"hashAlg": bank, "digest": digest.hex()} for bank, digest in _phase(name).digests.items()]
+    content = {"string": name.decode(), "bootId": "0" * 32, "timestamp": 0, "eventType": "phase"}
+    record = {"pcr": 11, "digests": digests, "content_type": "systemd", "content": content}
+    return b"\x1e" + json.dumps(record).encode() + b"\n"
 
 
 def _read_register(tpm: SoftwareTpm, register: int) -> bytes:

@@ -24,15 +24,30 @@ from scripts.demonstration.people import Person
 from tpm.swtpm import SoftwareTpm
 
 DOMAIN, AUDIENCE, SECRET_BYTES = "demo.example", "https://ledger.example", 32
-DECIDING = {0: "firmware", 4: "image it started", 7: "Secure Boot", 11: "kernel"}
+DECIDING = {0: "firmware", 11: "kernel image"}
 
 _POLICY = """\
 name = "gateway"
-description = "The gateway's image, started with Secure Boot"
+description = "The gateway's kernel, started with Secure Boot"
 disclose = "findings"                          # a refused machine is told why
 
 [pcrs]                                         # what the registers of a good machine hold
 {registers}
+
+[boot]                                         # what its event log has to prove
+event_log = "required"
+secure_boot = true
+
+[actions]                                      # what its firmware may say in between
+4 = ["Calling EFI Application from Boot Option",
+     "Returning from EFI Application from Boot Option"]
+
+[[component]]                                  # what it may start; nothing else
+name = "kernel"
+pcrs = [4]
+  [[component.variant]]
+  name = "6.1 of the gateway"
+  digests = ["sha256:{kernel}"]
 
 [[grant]]
 agent = "telemetry"
@@ -79,6 +94,8 @@ def tell(display: Display, work: Path) -> tuple[str, str]:
         for machine in machines:
             _enrol(scene, operator, machine)
         good, bad = machines
+        measured_boot.write_logs(good.home, measured_boot.recorded_boot())
+        measured_boot.write_logs(bad.home, measured_boot.another_kernel(measured_boot.recorded_boot()))
         _receive(scene, good)
         service = ledger(
             work, bundle=good.home / "credentials" / "bundle.pem", callers=f"spiffe://{DOMAIN}/telemetry/"
@@ -90,7 +107,7 @@ def tell(display: Display, work: Path) -> tuple[str, str]:
     claim(not any(Path(f"/proc/{pid}").exists() for pid in left), "no software TPM should be left running")
     return (
         f"{good.name} booted what is good: credentials, its sealed key, calls for alice, while it lasted.",
-        f"{bad.name} booted something else: refused, told which register and why, left with nothing.",
+        f"{bad.name} booted something else: refused, told which event and why, left with nothing.",
     )
 
 
@@ -120,6 +137,7 @@ def _set_up(scene: Scene, operator: Person, tpm: SoftwareTpm, stack: ExitStack) 
     registers = (f'{pcr:<2} = ["sha256:{values[pcr]}"]  # {what}' for pcr, what in DECIDING.items())
     policy = _POLICY.format(
         registers="\n".join(registers),
+        kernel=measured_boot.kernel_digest(),
         audience=AUDIENCE,
         secret=SECRET_BYTES,
         assistant=GRANT.format(login=scene.places.login, tool=scene.places.tool),
@@ -151,9 +169,8 @@ def _enrol(scene: Scene, operator: Person, machine: Person) -> None:
 def _attest(machine: Person, *, status: int) -> str:
     formats = [word for form in ("x509-svid", "wit-svid", "jwt-svid") for word in ("--format", form)]
     wanted = ["--agent", "telemetry", *formats, "--audience", AUDIENCE, "--key", "software", "--seal", "disk"]
-    return machine.runs(
-        "agent", "attest", *wanted, "--state", "state", "--out", "credentials", status=status
-    ).said
+    places = ("--state", "state", "--out", "credentials")
+    return machine.runs("agent", "attest", *wanted, *measured_boot.LOG_OPTIONS, *places, status=status).said
 
 
 def _receive(scene: Scene, machine: Person) -> None:
@@ -203,13 +220,14 @@ def _be_refused(operator: Person, machine: Person) -> None:
         claim(problem["code"] == "posture_rejected", f"the refusal should be of its posture, not {problem}")
         claim(not (machine.home / "credentials").exists(), "a refused machine should receive nothing")
         display.say(f"{problem['status']} {problem['code']}: {problem['detail']}", "red")
-        (finding,) = problem["findings"]
+        missing, finding = problem["findings"]
+        claim((missing["code"], missing["subject"]) == ("component_missing", "kernel"), f"found {missing}")
         claim(finding["subject"] == "pcr4", f"register 4 should be the one, not {finding['subject']}")
         claim(
-            finding["expected"] == [measured_boot.reference_values()[4]],
-            "the policy's value should be expected",
+            finding["expected"] == [measured_boot.kernel_digest()], "the policy's kernel should be expected"
         )
-        for name, value in ("register", finding["subject"]), *_digests(finding):
+        event = ("event", f"{finding['event']}, {finding['artefact']}")
+        for name, value in ("register", finding["subject"]), event, *_digests(finding):
             display.say(f"{name:<9} {value}", "red")
         for line in operator.runs("device", "why", machine.name).lines:
             for piece in textwrap.wrap(line.strip(), WIDTH - 6, break_on_hyphens=False):
