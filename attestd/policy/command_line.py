@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from attestd.policy.boot import BootRules
@@ -9,6 +10,13 @@ from attestd.policy.findings import Finding
 from attestd.policy.proven_boot import ProvenBoot
 from tpm.eventlog.facts.command_line import CommandLine
 from tpm.eventlog.words import shown
+
+_BLANKS = " \t\n\v\f\r"
+_PERHAPS_BLANK = re.compile(r'[\0-\x20"\x7f-\U0010ffff]+')
+"""Linux takes a byte 0xA0 for a blank, and so splits words within some characters of UTF-8."""
+
+_READ = 2048 - len("BOOT_IMAGE=") - 1
+"""Bytes of a line that every kernel reads; what is behind is cut off, on x86 and ARM."""
 
 
 def judge_command_lines(rules: BootRules, boot: ProvenBoot) -> Iterator[Finding]:
@@ -34,7 +42,7 @@ def split_words(text: str) -> tuple[str, ...]:
     for character in text + " ":
         if character == '"':
             quoted, begun = not quoted, True
-        elif character.isspace() and not quoted:
+        elif character in _BLANKS and not quoted:
             if begun:
                 found.append(word)
             word, begun = "", False
@@ -61,15 +69,23 @@ def _judge_words(rules: BootRules, line: CommandLine, boot: ProvenBoot) -> Itera
         wanted = ("a command line whose words are in the log, or command_line in [boot]",)
         yield _finding("fact_unproven", line, boot, wanted, line.digest.hex())
         return
-    words = split_words(text)
+    words = split_words(_read_part(text))
     for word in rules.required_words:
         if not has_word(words, word):
             yield _finding("command_line_unexpected", line, boot, (word,), shown(text))
-    # What stands inside of quotes or behind "--" is objected to as well.
-    everywhere = (*words, *text.replace('"', " ").split())
+    # What stands inside of quotes, behind "--" or beside a strange character is objected to as well.
+    everywhere = (*split_words(text), *_PERHAPS_BLANK.split(text))
     for word in rules.forbidden_words:
         if has_word(everywhere, word):
             yield _finding("command_line_forbidden", line, boot, (f"no {word}",), shown(text))
+
+
+def _read_part(text: str) -> str:
+    """The whole words that the kernel reads for certain."""
+    raw = text.partition("\0")[0].encode("utf-8", "replace")
+    if len(raw) > _READ:
+        raw = raw[:_READ].rpartition(b" ")[0]
+    return raw.decode("utf-8", "replace")
 
 
 def _known_text(line: CommandLine, boot: ProvenBoot) -> str | None:

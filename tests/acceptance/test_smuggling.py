@@ -4,19 +4,25 @@ Each trick stands beside its healthy twin. Root can extend any register once mor
 there to stay, and must not be hidden by calling it something else.
 """
 
+import hashlib
+import json
 import struct
 
 import pytest
 
 from attestd.log_cache import LogCache
 from attestd.policy.document import load_policy
+from attestd.policy.proven_boot import ProvenBoot
 from attestd.round.logs import BootLog, Logs
 from attestd.round.replayed import replay_logs
-from tests.attestd.policy.booted import codes, hexadecimal, made_boot, policy
+from tests import recorded
+from tests.attestd.policy.booted import codes, hexadecimal, made_boot, policy, recorded_boot
 from tests.tpm.eventlog.logs import AUTHORITY, DATABASE, IPL, SHIM, LogMaker, efivar, secure_boot_log
 from tests.tpm.ima.kernel import Kernel
+from tpm.eventlog.compare import verify_log
 from tpm.eventlog.events import EventType
 from tpm.eventlog.replay import replay
+from tpm.eventlog.userspace import read_userspace
 from tpm.ima.replay import Mark
 from tpm.verify.pcrs import VerifiedPcrs
 
@@ -162,3 +168,63 @@ def test_a_policy_that_changed_since_the_mark_was_read_judges_the_whole_list(cha
     told = replay_logs(LogCache(), logs, kernel.quoted, judged_by)
     assert [one.code for one in told.findings] == (["ima_gap"] if changed else [])
     assert (told.ima is None) == changed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/vmlinuz \u00e0init=/bin/sh",
+        "/vmlinuz x\u00a0init=/bin/sh",
+        "/vmlinuz \u3000init=/bin/sh",
+        "/vmlinuz -- \x1cinit=/bin/sh",
+        "/vmlinuz " + "x" * 3000 + " init=/bin/sh",
+    ],
+)
+def test_a_forbidden_word_is_one_wherever_linux_splits(line: str) -> None:
+    """Linux splits at each byte 0xA0, of which there is one in the letter before "init"."""
+    assert codes(NO_INIT, made_boot(grub(secure_boot_log(), line))) == [("command_line_forbidden", "pcr8")]
+    assert codes(NO_INIT, made_boot(grub(secure_boot_log(), "/vmlinuz \u00e0dmin"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/vmlinuz x\u3000lockdown=integrity",
+        "/vmlinuz x\x1clockdown=integrity",
+        "/vmlinuz " + "x" * 2048 + " lockdown=integrity",
+        "/vmlinuz x=\x85lockdown=integrity",
+    ],
+)
+def test_a_required_word_counts_only_where_linux_reads_it(line: str) -> None:
+    rule = LOG + 'command_line_requires = ["lockdown=integrity"]\n'
+    assert codes(rule, made_boot(grub(secure_boot_log(), line))) == [("command_line_unexpected", "pcr8")]
+    for good in ("/vmlinuz lockdown=integrity", "/vmlinuz\tlockdown=integrity " + "x" * 2048):
+        assert codes(rule, made_boot(grub(secure_boot_log(), good))) == []
+
+
+def test_words_are_not_proven_while_an_event_of_register_12_is_not_understood() -> None:
+    log = grub(secure_boot_log(), "/vmlinuz ro").add(12, IPL, b"nothing", measured=wide("init=/bin/sh"))
+    assert codes(NO_INIT, made_boot(log)) == [(UNPROVEN, "pcr12")]
+    known = NO_INIT + f'known_events = ["sha256:{hexadecimal(wide("init=/bin/sh"))}"]\n'
+    assert codes(known, made_boot(log)) == []
+
+
+def test_phases_are_not_proven_while_an_event_of_register_11_is_not_understood() -> None:
+    """A phase that was gone through is told as the firmware's, or as something else."""
+    rule = LOG + 'phases = ["sysinit:ready"]\n'
+    pcrs, boot = recorded_boot()
+    assert codes(rule, (pcrs, boot)) == []
+    log, values = boot.log.log, dict(pcrs.values)
+    values[11] = hashlib.sha256(values[11] + hashlib.sha256(b"emergency").digest()).digest()
+    lying = json.loads(recorded.userspace_log("emergency")[1:])
+    lying["content"]["string"] = "nothing"
+    told = recorded.userspace_log() + b"\x1e" + json.dumps(lying).encode() + b"\n"
+    quoted = VerifiedPcrs("sha256", values)
+    hidden = ProvenBoot.of(verify_log(log, quoted, userspace=read_userspace(told)))
+    assert codes(rule, (quoted, hidden)) == [(UNPROVEN, "pcr11")]
+
+
+def test_without_an_authority_in_the_log_none_is_said_to_have_let_anything_run() -> None:
+    log = secure_boot_log()
+    log.records = [one for one in log.records if one.kind != AUTHORITY]
+    assert codes(TRUSTED, made_boot(log)) == [(UNPROVEN, "pcr7")]
