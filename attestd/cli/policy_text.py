@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from attestd.clock import rfc3339
@@ -27,6 +28,12 @@ def summary(policy: Policy) -> list[str]:
     lines += _of_logs(policy)
     if policy.on_reset == "reject":
         lines.append("  demands   a new boot id for every TPM reset")
+    if policy.clock.on_resume == "reject":
+        lines.append("  demands   that the machine was not suspended")
+    if policy.clock.on_unsafe == "reject":
+        lines.append("  demands   a TPM clock that is safe")
+    if policy.clock.on_firmware_change == "reject":
+        lines.append("  demands   the TPM firmware that was there before")
     for grant in policy.grants:
         key = "a key born in the TPM" if grant.key == "tpm" else "any key"
         lines.append(f"  grants    {grant.agent}: {', '.join(grant.formats)} for {grant.ttl} s, {key}")
@@ -62,7 +69,7 @@ def demands(policy: Policy) -> dict[str, Any]:
             for register, digests in policy.actions.items()
         },
         "ima": None if policy.ima is None else _ima(policy.ima),
-        "clock": {"on_reset": policy.on_reset},
+        "clock": asdict(policy.clock),
         "needs": list(policy.needed()),
         "grants": [_granted(grant) for grant in policy.grants],
         "seals": [{"name": seal.name, "kind": seal.kind, "pcrs": list(seal.pcrs)} for seal in policy.seals],

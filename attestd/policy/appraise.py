@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attestd.policy.boot_judge import judge_boot
+from attestd.policy.clock import Past, judge_clock, judge_reset
 from attestd.policy.component_judge import judge_components
 from attestd.policy.document import Policy
 from attestd.policy.findings import Finding
@@ -37,6 +38,7 @@ class Evidence:
     now: int
     boot: ProvenBoot | None = None
     ima: VerifiedMeasurements | None = None
+    past: Past | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,10 @@ def appraise(policy: Policy, evidence: Evidence) -> Appraisal:
     findings.extend(found)
     checks.extend(ran)
     # 4. The TPM's clock and counters did not go back.
-    findings.extend(_judge_clock(evidence.continuity))
+    findings.extend(judge_clock(policy.clock, evidence.continuity, evidence.past))
     checks.append("clock")
     # 5. A reset is explained by a new boot, where the policy asks for that.
-    findings.extend(_judge_reset(policy, evidence))
+    findings.extend(judge_reset(policy.clock, evidence.continuity, evidence.boot_id))
     checks.append("reset")
     return Appraisal(_verdict(policy, findings, checks), tuple(findings), tuple(checks))
 
@@ -142,24 +144,6 @@ def _judge_register(policy: Policy, register: int, pcrs: VerifiedPcrs) -> Iterat
         yield Finding("pcr_unmeasured", f"pcr{register}", _expected(policy, register), found.hex())
     elif found not in policy.pcrs[register]:
         yield Finding("pcr_unexpected", f"pcr{register}", _expected(policy, register), found.hex())
-
-
-def _judge_clock(continuity: Continuity) -> Iterator[Finding]:
-    match continuity.kind:
-        case "first" | "same_boot" | "restart" | "reset":
-            return
-        case "stale" | "rollback":
-            yield Finding("clock_rollback", "clock", ("same_boot", "restart", "reset"), continuity.kind)
-        case _:
-            raise ValueError(f"a continuity of kind {continuity.kind!r} is not one that this appraisal knows")
-
-
-def _judge_reset(policy: Policy, evidence: Evidence) -> Iterator[Finding]:
-    continuity = evidence.continuity
-    if policy.on_reset == "accept" or continuity.kind not in ("restart", "reset"):
-        return
-    if not continuity.explained:
-        yield Finding("reset_unexplained", "clock", ("a new boot id",), evidence.boot_id)
 
 
 def _missing(policy: Policy, register: int) -> Finding:

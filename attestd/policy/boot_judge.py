@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from attestd.policy.boot import UNAVAILABLE, BootRules, revision
 from attestd.policy.command_line import judge_command_lines
-from attestd.policy.findings import Finding
+from attestd.policy.findings import MAX_TOLD, Finding
 from attestd.policy.proven_boot import ProvenBoot
 from tpm.eventlog.facts.authority import Authority
 
@@ -27,13 +28,13 @@ def judge_boot(rules: BootRules, boot: ProvenBoot) -> tuple[Finding, ...]:
     if rules.secure_boot or rules.authorities:
         found += _judge_secure_boot(boot) or _hidden(rules, boot, 7, "Secure Boot and its authorities")
     if rules.authorities:
-        found += _judge_authorities(rules, boot)
+        found += islice(_judge_authorities(rules, boot), MAX_TOLD)
     if rules.dbx_revision is not None or rules.dbx_includes:
         found += _judge_dbx(rules, boot)
     if rules.judges_command_line:
         for register in (8, 11, 12):
             found += _hidden(rules, boot, register, "command_line")
-        found += judge_command_lines(rules, boot)
+        found += islice(judge_command_lines(rules, boot), MAX_TOLD)
     if rules.phases:
         if not rules.judges_command_line:
             found += _hidden(rules, boot, 11, "phases")
@@ -72,11 +73,14 @@ def _undone(boot: ProvenBoot) -> Iterator[Finding]:
 
 def _hidden(rules: BootRules, boot: ProvenBoot, register: int, fact: str) -> Iterator[Finding]:
     """While an event of the register is not understood, nobody can say that it is none of these."""
-    for event in boot.facts.unexplained.get(register, ()):
+    unexplained = boot.facts.unexplained.get(register, ())
+    events = [event for event in unexplained if boot.digest(event) not in rules.known_events]
+    expected = (f"for {fact}, only events that are understood or among known_events",)
+    for event in events[:MAX_TOLD]:
         digest = boot.digest(event)
-        if digest not in rules.known_events:
-            expected = (f"for {fact}, only events that are understood or among known_events",)
-            yield Finding(UNPROVEN, f"pcr{register}", expected, digest.hex(), event, boot.words(event))
+        yield Finding(UNPROVEN, f"pcr{register}", expected, digest.hex(), event, boot.words(event))
+    if more := len(events[MAX_TOLD:]):
+        yield Finding(UNPROVEN, f"pcr{register}", expected, f"{more} events more")
 
 
 def _judge_authorities(rules: BootRules, boot: ProvenBoot) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from attestd.clock import rfc3339
 from attestd.policy.components import Component, Variant
-from attestd.policy.findings import Finding
+from attestd.policy.findings import MAX_TOLD, Finding
 from attestd.policy.proven_boot import ProvenBoot
 from tpm.eventlog.events import Event
 from tpm.eventlog.facts.measured import OS_SEPARATOR, separator_digests
@@ -43,15 +43,23 @@ def judge_components(
     explained = frozenset().union(*(fit.events for fit in fits.values()))
     for register in sorted({register for component in components for register in component.pcrs}):
         known = actions.get(register, frozenset()) | _separators(boot.log.bank)
-        for event in boot.history(register):
-            if event.number not in explained and boot.digest(event.number) not in known:
-                expected = _expected(components, fits, register, now=now)
-                found = boot.digest(event.number).hex()
-                words = boot.words(event.number)
-                findings.append(
-                    Finding("event_unexpected", f"pcr{register}", expected, found, event.number, words)
-                )
+        foreign = [
+            event.number
+            for event in boot.history(register)
+            if event.number not in explained and boot.digest(event.number) not in known
+        ]
+        findings += _unexpected(foreign, register, _expected(components, fits, register, now=now), boot)
     return tuple(findings)
+
+
+def _unexpected(
+    events: Sequence[int], register: int, expected: tuple[str, ...], boot: ProvenBoot
+) -> Iterator[Finding]:
+    for event in events[:MAX_TOLD]:
+        found, words = boot.digest(event).hex(), boot.words(event)
+        yield Finding("event_unexpected", f"pcr{register}", expected, found, event, words)
+    if more := len(events[MAX_TOLD:]):
+        yield Finding("event_unexpected", f"pcr{register}", (), f"{more} events more")
 
 
 def _separators(bank: str) -> frozenset[bytes]:

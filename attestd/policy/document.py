@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attestd.policy.boot import UNAVAILABLE, BootRules, load_boot
+from attestd.policy.clock import ClockRules, load_clock
 from attestd.policy.components import Component, load_actions, load_components
 from attestd.policy.fields import Fields, entries, matching, plain_text, refusal
 from attestd.policy.grants import Grant, Seal, load_grants, load_seals
@@ -81,9 +82,13 @@ class Policy:
     components: tuple[Component, ...]
     actions: Mapping[int, frozenset[bytes]]
     ima: ImaRules | None
-    on_reset: str
+    clock: ClockRules
     grants: tuple[Grant, ...]
     seals: tuple[Seal, ...]
+
+    @property
+    def on_reset(self) -> str:
+        return self.clock.on_reset
 
     @property
     def needs_event_log(self) -> bool:
@@ -139,7 +144,7 @@ def load_policy(source: bytes, files: Mapping[str, bytes]) -> Policy:
         components=components,
         actions=load_actions(document, components=components, phases=phases, bank=bank),
         ima=load_ima(document.value("ima"), files) if document.has("ima") else None,
-        on_reset=_load_on_reset(document),
+        clock=load_clock(document),
         grants=load_grants(document),
         seals=load_seals(document),
     )
@@ -229,10 +234,3 @@ def _label_value(value: object, path: str) -> str:
     if fault is not None:
         raise refusal("value_wrong", path, expected="a label's value", found=text, step=fault)
     return text
-
-
-def _load_on_reset(document: Fields) -> str:
-    if not document.has("clock"):
-        return "accept"
-    fields = Fields(document.value("clock"), "clock", known=("on_reset",))
-    return fields.choice("on_reset", ("accept", "reject"))

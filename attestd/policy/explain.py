@@ -81,14 +81,29 @@ def _explain_other(finding: Finding, policy: str, expects: str) -> str:
         case "clock_rollback":
             return (
                 "clock: the TPM's counters are lower than when this device was last accepted, as after a "
-                "cleared or replaced TPM or an old snapshot of a virtual one. If that was you, run attestd "
-                "device rebase DEVICE."
+                f"cleared or replaced TPM or an old snapshot of a virtual one{_seen(finding)}. If that was "
+                "you, run attestd device rebase DEVICE."
             )
         case "reset_unexplained":
             return (
                 f"clock: the TPM was restarted and no new boot id explains it, which {policy} rejects. "
                 'Reboot the machine and attest again, or write on_reset = "accept" under [clock] if that is '
                 "usual here."
+            )
+        case "resume_rejected":
+            return (
+                f"clock: the TPM was restarted within one boot, as after suspend, which {policy} rejects. "
+                'Reboot the machine, or write on_resume = "accept" under [clock] if it may sleep.'
+            )
+        case "clock_unsafe":
+            return (
+                "clock: the TPM lost its power without warning, so that its clock may have been set back. "
+                'Wait until it is safe again, or write on_unsafe = "accept" under [clock].'
+            )
+        case "tpm_firmware_changed":
+            return (
+                f"tpm: {expects}: its firmware is another than when it was last accepted. If it was updated, "
+                "run attestd device rebase DEVICE."
             )
         case "key_not_proven":
             about = f"{finding.subject}: nothing proves that the device holds this key"
@@ -109,6 +124,10 @@ def _accept(finding: Finding, document: str) -> str:
         f'To accept this value, add "{value}" to {register} under [pcrs] in {document} and run attestd '
         f"policy apply {document}."
     )
+
+
+def _seen(finding: Finding) -> str:
+    return "" if finding.artefact is None else f" ({finding.artefact})"
 
 
 def _expected(finding: Finding) -> str:

@@ -10,6 +10,10 @@ ALWAYS_TOLD = frozenset({"bank_missing"})
 """Told at every `disclose`: a device cannot quote the right bank unless it learns which that is."""
 
 
+MAX_TOLD = 100
+"""Objections of one kind to a register that are told one by one: a log can give cause for thousands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One objection: a code of the wire, what it is about (a register is "pcr7"), what was expected and what

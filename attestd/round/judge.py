@@ -7,6 +7,7 @@ from attestd.log_cache import LogCache
 from attestd.policy.active import ActivePolicy
 from attestd.policy.appraise import Appraisal, Evidence, appraise, missing_logs, missing_registers
 from attestd.policy.choose import NoPolicy, Subject, choose_policy
+from attestd.policy.clock import Past
 from attestd.policy.findings import Finding, disclosed
 from attestd.round.case import Case
 from attestd.round.claim import Claim, ClaimedKey
@@ -71,7 +72,8 @@ def judge(case: Case, cache: LogCache, *, now: int) -> Judgement:
     # 3. One policy covers the device, and accepts.
     if chosen is None:
         return Judgement(pcrs, keys, None, continuity, None, (), (), no_policy)
-    evidence = Evidence(pcrs, continuity, claim.request.boot_id, now, told.boot, told.ima)
+    past = Past(case.device.baseline, proven.quote.quote)
+    evidence = Evidence(pcrs, continuity, claim.request.boot_id, now, told.boot, told.ima, past)
     appraisal = appraise(chosen.document, evidence)
     refusal = None if appraisal.verdict == "accepted" else _rejected(appraisal, chosen)
     return Judgement(pcrs, keys, chosen, continuity, told.ima, appraisal.findings, appraisal.checks, refusal)

@@ -1,6 +1,7 @@
 """Does evidence only go forward, and does what was issued end with the boot and the posture it rests on?"""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -181,3 +182,71 @@ def test_the_posture_is_good_for_as_long_as_the_longest_credential(
     row = plant.row(gateway)
     assert (row.posture, row.posture_at) == ("accepted", now)
     assert row.posture_until == (now + 600_000) // 1000 * 1000
+
+
+# What the policy says of the TPM's state: each its own finding, each with its twin
+
+
+REBOOT, RESUME = {"reset_count": 8, "restart_count": 0}, {"restart_count": 1}
+DECISIONS: dict[str, tuple[str, dict[str, Any], str, str | None]] = {
+    "a reboot": ('on_reset = "reject"', REBOOT, "second", None),
+    "an unexplained reset": ('on_reset = "reject"', REBOOT, "first", "reset_unexplained"),
+    "a resume": ('on_resume = "reject"', RESUME, "first", "resume_rejected"),
+    "a resume, as for resets": ('on_reset = "reject"', RESUME, "first", "reset_unexplained"),
+    "a resume that may be": ('on_reset = "reject"\non_resume = "accept"', RESUME, "first", None),
+    "a restart that a boot explains": ('on_resume = "reject"', RESUME, "second", None),
+    "an unsafe clock": ('on_unsafe = "reject"', {"safe": 0}, "first", "clock_unsafe"),
+    "an unsafe clock that may be": ('on_unsafe = "accept"', {"safe": 0}, "first", None),
+    "other firmware": (
+        'on_firmware_change = "reject"',
+        {"firmware_version": 9},
+        "first",
+        "tpm_firmware_changed",
+    ),
+    "other firmware that may be": ('on_reset = "accept"', {"firmware_version": 9}, "first", None),
+}
+
+
+@pytest.mark.parametrize("case", DECISIONS)
+def test_the_policy_decides_about_each_change_of_the_tpms_state(deployment: Deployment, case: str) -> None:
+    rule, change, boot_id, code = DECISIONS[case]
+    machine = deployment.machine()
+    deployment.apply(policy_for(machine, extra=f"[clock]\n{rule}\n"))
+    deployment.attest(machine, boot_id="first")
+    changed = replace(machine.later(), **change)
+    if code is None:
+        deployment.attest(changed, boot_id=boot_id)
+        return
+    body = deployment.round(changed, boot_id=boot_id).body()
+    told = deployment.problem(body, 403, "posture_rejected", cause=code)
+    assert [finding["code"] for finding in told["findings"]] == [code]
+
+
+def test_other_firmware_is_accepted_once_the_operator_says_so(deployment: Deployment) -> None:
+    machine = deployment.machine()
+    deployment.apply(policy_for(machine, extra='[clock]\non_firmware_change = "reject"\n'))
+    deployment.attest(machine)
+    updated = replace(machine.rebooted(), firmware_version=9)
+    told = deployment.problem(deployment.round(updated).body(), 403, "posture_rejected")
+    (finding,) = told["findings"]
+    assert (finding["expected"], finding["found"]) == ([f"{machine.firmware_version:016x}"], f"{9:016x}")
+    deployment.operate("device", "rebase", machine.device_id)
+    deployment.attest(updated.later())
+
+
+@pytest.mark.parametrize(
+    ("back", "words"),
+    [
+        ({"reset_count": 0, "clock": 5}, "the TPM was cleared"),
+        ({"reset_count": 6, "clock": 5}, "a restored state"),
+        ({"reset_count": 6}, "another TPM's state"),
+    ],
+)
+def test_counters_that_went_back_are_told_with_what_it_looks_like(
+    deployment: Deployment, machine: Machine, back: dict[str, Any], words: str
+) -> None:
+    deployment.attest(machine)
+    body = deployment.round(replace(machine.later(), **back)).body()
+    (finding,) = deployment.problem(body, 403, "posture_rejected", cause="clock_rollback")["findings"]
+    assert words in finding["artefact"]
+    assert words in " ".join(deployment.operate("device", "why", machine.device_id).stdout.split())
