@@ -10,17 +10,18 @@ import struct
 
 import pytest
 
+from attestd.clock import parse_rfc3339
 from attestd.log_cache import LogCache
 from attestd.policy.document import load_policy
 from attestd.policy.proven_boot import ProvenBoot
 from attestd.round.logs import BootLog, Logs
 from attestd.round.replayed import replay_logs
 from tests import recorded
-from tests.attestd.policy.booted import codes, hexadecimal, made_boot, policy, recorded_boot
+from tests.attestd.policy.booted import codes, hexadecimal, judged, made_boot, policy, recorded_boot
 from tests.tpm.eventlog.logs import AUTHORITY, DATABASE, IPL, SHIM, LogMaker, efivar, secure_boot_log
 from tests.tpm.ima.kernel import Kernel
 from tpm.eventlog.compare import verify_log
-from tpm.eventlog.events import EventType
+from tpm.eventlog.events import EventLog, EventType
 from tpm.eventlog.replay import replay
 from tpm.eventlog.userspace import read_userspace
 from tpm.ima.replay import Mark
@@ -228,3 +229,90 @@ def test_without_an_authority_in_the_log_none_is_said_to_have_let_anything_run()
     log = secure_boot_log()
     log.records = [one for one in log.records if one.kind != AUTHORITY]
     assert codes(TRUSTED, made_boot(log)) == [(UNPROVEN, "pcr7")]
+
+
+def filled(register: int, count: int) -> LogMaker:
+    log = secure_boot_log()
+    for place in range(count):
+        log.add(register, EventType.EV_EVENT_TAG, b"what is this %d" % place)
+    return log
+
+
+@pytest.mark.parametrize(("rule", "register", "code"), [(ON, 7, UNPROVEN), ("", 4, "event_unexpected")])
+def test_thousands_of_objections_are_told_as_a_hundred_and_a_number(
+    rule: str, register: int, code: str
+) -> None:
+    rule = rule or component([4], b"the loader", b"Calling EFI Application from Boot Option")
+    findings = judged(rule, made_boot(filled(register, 5000))).findings
+    assert {(one.code, one.subject) for one in findings} == {(code, f"pcr{register}")}
+    assert len(findings) == 101
+    assert findings[-1].found == "4900 events more"
+    assert len(judged(rule, made_boot(filled(register, 100))).findings) == 100
+    assert codes(rule, made_boot(secure_boot_log())) == []
+
+
+def component(pcrs: list[int], *contents: bytes, until: str = "", more: str = "") -> str:
+    """A loader of these contents; the last one is an action of register 4."""
+    listed = ", ".join(f'"sha256:{hexadecimal(one)}"' for one in contents[:-1])
+    return f"""
+[actions]
+4 = ["{contents[-1].decode()}"]
+[[component]]
+name = "loader"
+pcrs = {pcrs}
+  [[component.variant]]
+  name = "one"
+  digests = [{listed}]
+  {until}
+  {more}
+"""
+
+
+CALLS = recorded.CALLS.encode()
+
+
+def test_one_digest_of_a_component_explains_one_event_in_all_of_its_registers() -> None:
+    rule = component([4, 9], b"the loader", CALLS)
+    assert codes(rule, made_boot(secure_boot_log())) == []
+    twice = secure_boot_log().add(9, IPL, b"", measured=b"the loader")
+    assert codes(rule, made_boot(twice)) == [("event_unexpected", "pcr9")]
+    other = component([4, 9], b"the loader", b"a file", CALLS)
+    assert codes(other, made_boot(secure_boot_log().add(9, IPL, b"", measured=b"a file"))) == []
+
+
+def test_of_two_variants_that_fit_the_one_that_is_still_good_counts() -> None:
+    end = "until = 2027-01-31T00:00:00Z"
+    again = f'[[component.variant]]\n  name = "two"\n  digests = ["sha256:{hexadecimal(b"the loader")}"]'
+    now = parse_rfc3339("2027-01-31T00:00:00Z")
+    both = component([4], b"the loader", CALLS, until=end, more=again)
+    assert codes(both, made_boot(secure_boot_log()), now=now) == []
+    ended = component([4], b"the loader", CALLS, until=end, more=f"{again}\n  {end}")
+    assert codes(ended, made_boot(secure_boot_log()), now=now) == [("component_expired", "loader")]
+
+
+def test_a_register_to_which_the_log_does_not_replay_tells_no_history() -> None:
+    """IMA's register may differ from the log's; what the log says of it is then nobody's word."""
+    log = secure_boot_log().add(10, IPL, b"the loader").read()
+    values = {one: bytes(32) for one in range(16)} | dict(replay(log).banks["sha256"])
+    assert [one.data for one in proven(log, values).history(10)] == [b"the loader"]
+    assert proven(log, {**values, 10: b"\1" * 32}).history(10) == ()
+
+
+def proven(log: EventLog, values: dict[int, bytes]) -> ProvenBoot:
+    return ProvenBoot.of(verify_log(log, VerifiedPcrs("sha256", values)))
+
+
+def test_facts_of_registers_that_were_not_quoted_do_not_count() -> None:
+    log = secure_boot_log().read()
+    values = dict(replay(log).banks["sha256"])
+    assert proven(log, values).facts.secure_boot.enabled is True
+    del values[7]
+    assert proven(log, values).facts.secure_boot.enabled is None
+
+
+def test_a_note_is_no_event_of_a_component() -> None:
+    """It names a digest that was never measured: neither does it help, nor does it harm."""
+    log = secure_boot_log().add(4, EventType.EV_NO_ACTION, b"the second stage")
+    assert codes(component([4], b"the loader", CALLS), made_boot(log)) == []
+    wanted = component([4], b"the loader", b"the second stage", CALLS)
+    assert ("component_missing", "loader") in codes(wanted, made_boot(log))
