@@ -7,6 +7,7 @@ there to stay, and must not be hidden by calling it something else.
 import hashlib
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,20 @@ from attestd.round.logs import BootLog, Logs
 from attestd.round.replayed import replay_logs
 from tests import recorded
 from tests.attestd.policy.booted import codes, hexadecimal, judged, made_boot, policy, recorded_boot
-from tests.tpm.eventlog.logs import AUTHORITY, DATABASE, IPL, SHIM, LogMaker, efivar, secure_boot_log
+from tests.attester import b64
+from tests.deployment import Deployment
+from tests.tpm.eventlog.logs import (
+    AUTHORITY,
+    CONFIG,
+    DATABASE,
+    IPL,
+    SHIM,
+    Logged,
+    LogMaker,
+    efivar,
+    secure_boot_log,
+    signature_list,
+)
 from tests.tpm.ima.kernel import Kernel
 from tpm.eventlog.compare import verify_log
 from tpm.eventlog.events import EventLog, EventType
@@ -316,3 +330,62 @@ def test_a_note_is_no_event_of_a_component() -> None:
     assert codes(component([4], b"the loader", CALLS), made_boot(log)) == []
     wanted = component([4], b"the loader", b"the second stage", CALLS)
     assert ("component_missing", "loader") in codes(wanted, made_boot(log))
+
+
+def test_the_log_of_a_confidential_machine_says_nothing_of_a_tpm() -> None:
+    """Its registers are others: the same number would name another history."""
+    for form, banks in (("ccel", ("sha384",)), ("crypto-agile", ("sha384",))):
+        log = LogMaker(banks, form).add(1, IPL, b"the loader")
+        pcrs = VerifiedPcrs("sha384", dict(replay(log.read()).banks["sha384"]))
+        told = replay_logs(LogCache(), sent(log), pcrs, policy(ON))
+        assert [one.code for one in told.findings] == (["log_format"] if form == "ccel" else [])
+        assert (told.boot is None) == (form == "ccel")
+
+
+def test_what_was_worked_out_with_one_userspace_log_is_not_taken_for_another() -> None:
+    log = secure_boot_log()
+    values = {one: bytes(32) for one in range(16)} | dict(replay(log.read()).banks["sha256"])
+    pcrs, cache, kept = VerifiedPcrs("sha256", values), LogCache(), sent(log)
+    assert replay_logs(cache, kept, pcrs, policy(ON)).boot is not None
+    assert kept.boot is not None
+    raw = recorded.userspace_log()
+    boot = replace(kept.boot, userspace=read_userspace(raw), userspace_digest=hexadecimal(raw))
+    told = replay_logs(cache, replace(kept, boot=boot), pcrs, policy(ON))
+    assert [(one.code, one.subject) for one in told.findings] == [("log_replay", "pcr11")]
+
+
+def test_a_mark_of_another_bank_continues_nothing() -> None:
+    kernel = Kernel.booted().run(b"/usr/bin/sh")
+    files = {"a": f"sha256:{hexadecimal(b'/usr/bin/sh')}  /usr/bin/sh\n".encode()}
+    judged_by = load_policy(b'name = "edge"\n[ima]\nrequired = true\nallow = ["a"]\n', files)
+    mark = Mark(2, kernel.value, False)
+    for bank, found in (("sha256", []), ("sha384", ["ima_gap"])):
+        logs = Logs(None, b"", 2, mark, bank, judged_by.digest)
+        told = replay_logs(LogCache(), logs, kernel.quoted, judged_by)
+        assert [one.code for one in told.findings] == found
+
+
+def test_a_list_of_revocations_with_two_values_is_none() -> None:
+    rule = LOG + f'dbx_includes = ["sha256:{"04" * 32}"]\n'
+    log = secure_boot_log()
+    log.records.insert(6, Logged(7, CONFIG, efivar("dbx", signature_list([b"\x06" * 32]), DATABASE)))
+    assert codes(rule, made_boot(log)) == [(UNPROVEN, "pcr7")]
+    log.records[6] = log.records[5]
+    assert codes(rule, made_boot(log)) == []
+
+
+def test_a_mark_ends_with_a_resume_as_with_a_reboot(deployment: Deployment) -> None:
+    """A resume can start registers anew: the restart count tells it, the reset count does not."""
+    listed = f"sha256:{hexadecimal(b'/usr/bin/sh')}  /usr/bin/sh\n"
+    (deployment.directory / "a.digests").write_text(listed)
+    deployment.apply('name = "edge"\n[ima]\nrequired = true\nallow = ["a.digests"]\n')
+    kernel = Kernel.booted().run(b"/usr/bin/sh")
+    machine = deployment.machine()
+    machine = replace(machine, pcrs={**machine.pcrs, **kernel.quoted.values})
+    body = {**deployment.round(machine).body(), "ima_log": b64(kernel.raw())}
+    assert deployment.expect(200, "/v1/attestations", body)["ima_next"] == 2
+    same = {**deployment.round(machine.later(), ima_from=2).body(), "ima_log": b64(b"")}
+    deployment.expect(200, "/v1/attestations", same)
+    resumed = replace(machine.later(2000), restart_count=machine.restart_count + 1)
+    again = {**deployment.round(resumed, ima_from=2).body(), "ima_log": b64(b"")}
+    assert deployment.problem(again, 409, "log_needed")["pointer"] == "/ima_log"
