@@ -99,7 +99,7 @@ def is_stale(proven: Proven, device: Device) -> bool:
     if any(known[:2] == boot and clock.clock < (known[2] or 0) for known in (accepted, judged)):
         return True
     # 2. Counters that went back are a cleared TPM's only if the quote is newer than what was judged.
-    older_nonce = device.judged_at is not None and proven.issued_at < device.judged_at
+    older_nonce = device.judged_at is not None and proven.issued_at <= device.judged_at
     if device.judged_reset is None or device.judged_restart is None:
         return older_nonce
     return boot < (device.judged_reset, device.judged_restart) and older_nonce
