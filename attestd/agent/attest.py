@@ -7,11 +7,12 @@ key, and proves itself.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from attestd.agent.errors import Refusal, Unreachable
+from attestd.agent.errors import Refusal, Unreachable, plain
 from attestd.agent.keys import CredentialKey, make_key
 from attestd.agent.logs import Logs, boot_id
 from attestd.agent.state import Membership
@@ -35,7 +36,7 @@ _ANEW = frozenset({"nonce_spent", "nonce_expired", "conflict", "log_needed"})
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to ask for: credentials of one agent, and sealed keys by name. `key` is "tpm" or "software"."""
+    """What to ask for one agent: credentials, and sealed keys by name. `key` is "tpm" or "software"."""
 
     agent: str | None
     formats: tuple[str, ...]
@@ -45,11 +46,39 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one agent was given, as the service wrote it: its credentials in the order of the formats, its
+    sealed keys in the order of their names, and the key that its SVIDs are bound to (None where there is
+    none)."""
+
+    wanted: Wanted
+    credentials: tuple[Mapping[str, Any], ...]
+    sealed_keys: tuple[Mapping[str, Any], ...]
+    key: CredentialKey | None
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
-    """The service's answer, and the key that its SVIDs are bound to (None where there is none)."""
+    """The service's answer, and the part of it for each that was wanted, in that order."""
 
     answer: Mapping[str, Any]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One agent's wishes with the key that was made for them."""
+
+    wanted: Wanted
     key: CredentialKey | None
+
+    def credentials(self) -> list[dict[str, Any]]:
+        told = None if self.key is None else self.key.told
+        return [
+            {"format": form, "agent": self.wanted.agent}
+            | ({"key": told} if form in BOUND else {"audience": list(self.wanted.audiences)})
+            for form in self.wanted.formats
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +97,22 @@ def attest(
     membership: Membership,
     *,
     recipe: bytes,
-    wanted: Wanted,
+    wanted: Sequence[Wanted],
     logs: Logs = NO_LOGS,
 ) -> Received:
-    """One accepted attestation. Refusal, Unreachable or DeviceError. Logs are sent where the service asks
-    for them."""
-    key = make_key(device, wanted.key) if BOUND & set(wanted.formats) else None
+    """One accepted attestation, for several agents at once. Refusal, Unreachable or DeviceError. Logs are
+    sent where the service asks for them."""
+    asks = [_Ask(each, make_key(device, each.key) if BOUND & set(each.formats) else None) for each in wanted]
     bank: str | None = None
     for attempt in range(1, ATTEMPTS + 1):
         challenge = read_challenge(server.post("/v1/challenges", {"device_id": membership.device_id}))
         selection = choose_selection(challenge, device.banks(), bank)
         with device.ak(recipe) as ak:
-            parent = _storage_name(device) if wanted.seals else None
+            parent = _storage_name(device) if any(ask.wanted.seals for ask in asks) else None
             known = logs.known()
-            asked = _request(challenge, server, membership, wanted, key=key, parent=parent)
+            asked = _request(challenge, server, membership, asks, parent=parent)
             request = _signed(asked, ima_from=known.ima_next if challenge.ima_log else 0)
-            body = _evidence(device, ak, request, selection, key, with_parent=parent is not None)
+            body = _evidence(device, ak, request, selection, asks, with_parent=parent is not None)
         body |= logs.members(known, event_log=challenge.event_log, ima_log=challenge.ima_log)
         try:
             answer = server.post("/v1/attestations", body)
@@ -94,8 +123,9 @@ def attest(
             if attempt == ATTEMPTS or not (bank or refusal.code in _ANEW):
                 raise
         else:
+            received = Received(answer, _parts(answer, asks))
             logs.remember(answer)
-            return Received(answer, key)
+            return received
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -130,19 +160,12 @@ def _request(
     challenge: Challenge,
     server: Server,
     membership: Membership,
-    wanted: Wanted,
+    asks: Sequence[_Ask],
     *,
-    key: CredentialKey | None,
     parent: bytes | None,
 ) -> dict[str, Any]:
     """What is asked for, as the TPM is to sign it."""
-    credentials = []
-    for form in wanted.formats:
-        bearer = form == "jwt-svid"
-        binding: dict[str, Any] = (
-            {"audience": list(wanted.audiences)} if bearer else {"key": key and key.told}
-        )
-        credentials.append({"format": form, "agent": wanted.agent} | binding)
+    seals = [name for ask in asks for name in ask.wanted.seals]
     return {
         "v": 1,
         "purpose": "attest",
@@ -150,8 +173,8 @@ def _request(
         "nonce": challenge.nonce,
         "device_id": membership.device_id,
         "boot_id": boot_id(),
-        "credentials": credentials,
-        "sealed_keys": [{"name": name, "parent": {"name": parent.hex()}} for name in wanted.seals if parent],
+        "credentials": [credential for ask in asks for credential in ask.credentials()],
+        "sealed_keys": [{"name": name, "parent": {"name": parent.hex()}} for name in seals if parent],
     }
 
 
@@ -166,7 +189,7 @@ def _evidence(
     ak: LoadedKey,
     request: bytes,
     selection: PcrSelection,
-    key: CredentialKey | None,
+    asks: Sequence[_Ask],
     *,
     with_parent: bool,
 ) -> dict[str, Any]:
@@ -174,8 +197,8 @@ def _evidence(
     digest = hashlib.sha256(request).digest()
     quote = device.quote(ak, selection, digest)
     certified, proofs = [], []
-    if key is not None and key.blob is not None:
-        with device.key(key.blob) as loaded:
+    for blob in [ask.key.blob for ask in asks if ask.key is not None and ask.key.blob is not None]:
+        with device.key(blob) as loaded:
             certified.append(device.certify(loaded, ak, digest))
             proofs.append(b64encode(device.sign(loaded, request)))
     if with_parent:
@@ -198,6 +221,32 @@ def _evidence(
         ],
         "proofs": proofs,
     }
+
+
+def _parts(answer: Mapping[str, Any], asks: Sequence[_Ask]) -> tuple[Part, ...]:
+    """The answer by agent. Unreachable unless it holds what was asked for and nothing else, in that order:
+    no name of a file is the server's choice."""
+    try:
+        credentials, sealed_keys = list(answer["credentials"]), list(answer["sealed_keys"])
+        told = [(each["agent"], each["format"]) for each in credentials]
+        if told != [(ask.wanted.agent, form) for ask in asks for form in ask.wanted.formats]:
+            raise ValueError("other credentials than were asked for")
+        if [each["name"] for each in sealed_keys] != [name for ask in asks for name in ask.wanted.seals]:
+            raise ValueError("other sealed keys than were asked for")
+    except (LookupError, TypeError, ValueError) as error:
+        raise Unreachable(
+            f"the server's answer cannot be read ({plain(error)}); is it attestd, in this version?"
+        ) from None
+    rest, kept = iter(credentials), iter(sealed_keys)
+    return tuple(
+        Part(
+            ask.wanted,
+            tuple(islice(rest, len(ask.wanted.formats))),
+            tuple(islice(kept, len(ask.wanted.seals))),
+            ask.key,
+        )
+        for ask in asks
+    )
 
 
 def _storage_name(device: Device) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestd.agent.attest import Received, Wanted
+from attestd.agent.attest import Part, Received
 from attestd.agent.errors import Unreachable, plain
 from attestd.agent.state import replace_file
 
@@ -27,12 +27,13 @@ SUFFIXES = {
 _OF_A_KEY = ("svid.pem", "wit.jwt", "attestation.jwt", "key.tss", "key.pem")
 
 
-def deliver(received: Received, bundle: Mapping[str, Any], *, wanted: Wanted, out: Path) -> list[Path]:
-    """Write result, bundle, credentials, key and sealed keys into `out`; returns the paths. Unreachable for a
-    bad answer."""
+def deliver(received: Received, bundle: Mapping[str, Any], *, out: Path) -> list[Path]:
+    """Write result, bundle, credentials, keys and sealed keys into `out`; returns the paths. Unreachable for
+    a bad answer."""
     try:
-        _check(received.answer, wanted)
-        files = dict(_files(received, bundle, wanted.agent))
+        files = {"result.jwt": _line(received.answer["result"]), "bundle.pem": authorities(bundle)}
+        for part in received.parts:
+            files |= _files(part)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         why = plain(error)
         raise Unreachable(
@@ -41,32 +42,23 @@ def deliver(received: Received, bundle: Mapping[str, Any], *, wanted: Wanted, ou
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in files.items():
         replace_file(out / name, content)
-    if received.key is not None:
-        # What was bound to the key before this one works with nothing that is left.
-        for name in {f"{wanted.agent}.{suffix}" for suffix in _OF_A_KEY} - files.keys():
-            (out / name).unlink(missing_ok=True)
+    for part in received.parts:
+        if part.key is not None:
+            # What was bound to the key before this one works with nothing that is left.
+            for name in {f"{part.wanted.agent}.{suffix}" for suffix in _OF_A_KEY} - files.keys():
+                (out / name).unlink(missing_ok=True)
     return [out / name for name in files]
 
 
-def _check(answer: Mapping[str, Any], wanted: Wanted) -> None:
-    """It holds what was asked for and nothing else, so that no name of a file is the server's choice."""
-    credentials = [(each["agent"], each["format"]) for each in answer["credentials"]]
-    if credentials != [(wanted.agent, form) for form in wanted.formats]:
-        raise ValueError("other credentials than were asked for")
-    if [each["name"] for each in answer["sealed_keys"]] != list(wanted.seals):
-        raise ValueError("other sealed keys than were asked for")
-
-
-def _files(received: Received, bundle: Mapping[str, Any], agent: str | None) -> list[tuple[str, bytes]]:
-    answer = received.answer
-    files = [("result.jwt", _line(answer["result"])), ("bundle.pem", authorities(bundle))]
-    for credential in answer["credentials"]:
+def _files(part: Part) -> dict[str, bytes]:
+    agent, files = part.wanted.agent, {}
+    for credential in part.credentials:
         member = "certificate_chain" if credential["format"] == "x509-svid" else "token"
-        files.append((f"{agent}.{SUFFIXES[credential['format']]}", _line(credential[member])))
-    if received.key is not None:
-        files.append((f"{agent}.{received.key.suffix}", received.key.file))
-    for sealed in answer["sealed_keys"]:
-        files.append((f"{sealed['name']}.seal.json", json.dumps(sealed, indent=1).encode() + b"\n"))
+        files[f"{agent}.{SUFFIXES[credential['format']]}"] = _line(credential[member])
+    if part.key is not None:
+        files[f"{agent}.{part.key.suffix}"] = part.key.file
+    for sealed in part.sealed_keys:
+        files[f"{sealed['name']}.seal.json"] = json.dumps(sealed, indent=1).encode() + b"\n"
     return files
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from attestd.agent.attest import Received, Wanted, attest
+from attestd.agent.attest import Part, Received, Wanted, attest
 from attestd.agent.keys import public_jwk
 from attestd.agent.logs import OWN, LogFiles, Logs
 from attestd.agent.state import State
@@ -65,15 +65,16 @@ class Machine:
         membership, _ = state.enrolment()
         return cls(tcti, state, Server(membership.server, ca), files)
 
-    def attest(self, wanted: Wanted) -> Received:
-        """One accepted attestation; errors as for `attestd.agent.attest.attest`, and NotEnrolled."""
+    def attest(self, *wanted: Wanted) -> Received:
+        """One accepted attestation for all of them; errors as for `attestd.agent.attest.attest`, and
+        NotEnrolled."""
         membership, recipe = self.state.enrolment()
         with opened(self.tcti) as device:
             logs = Logs(self.files, self.state)
             return attest(device, self.server, membership, recipe=recipe, wanted=wanted, logs=logs)
 
-    def key(self, received: Received) -> ResidentKey:
+    def key(self, part: Part) -> ResidentKey:
         """The key that what was received is bound to; it must live in the TPM."""
-        if received.key is None or received.key.blob is None:
+        if part.key is None or part.key.blob is None:
             raise ValueError("the credential is not bound to a key of this TPM")
-        return ResidentKey(self.tcti, received.key.blob)
+        return ResidentKey(self.tcti, part.key.blob)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from attestd.agent.attest import Received, Wanted
+from attestd.agent.attest import Part, Wanted
 from attestd.agent.errors import Refusal, Unreachable
 from attestd.agent.machine import Machine, ResidentKey
 from attestd.agent.proofs import ProofKey, dpop_proof
@@ -80,7 +80,8 @@ def attest_client(machine: Machine, agent: str) -> ClientAttestation:
     """A new key in the TPM, and a client attestation for it. Refusal, Unreachable, DeviceError or
     Misconfigured."""
     received = machine.attest(Wanted(agent, (_FORMAT,), "tpm", (), ()))
-    return _read_attestation(received, machine.key(received), agent)
+    (part,) = received.parts
+    return _read_attestation(part, machine.key(part), received.answer.get("policy"))
 
 
 def request_token(server: Server, attestation: ClientAttestation, asked: Asked, *, now: int) -> AccessToken:
@@ -128,17 +129,15 @@ def _ask(
     return server.post_form(TOKEN_PATH, parameters, headers)
 
 
-def _read_attestation(received: Received, key: ResidentKey, agent: str) -> ClientAttestation:
-    """Unreachable unless it is the one credential that was asked for."""
+def _read_attestation(part: Part, key: ResidentKey, policy: Any) -> ClientAttestation:
+    """Unreachable unless it can be used."""
+    (credential,) = part.credentials
     try:
-        (credential,) = received.answer["credentials"]
-        if (credential["agent"], credential["format"]) != (agent, _FORMAT):
-            raise ValueError("another credential")
         expires_at = parse_rfc3339(credential["expires_at"])
         text, client_id = _header_text(credential["token"]), _header_text(credential["spiffe_id"])
-        return ClientAttestation(text, client_id, key, expires_at, received.answer.get("policy"))
     except (LookupError, TypeError, ValueError, AttributeError):
         raise Unreachable("the server's answer cannot be read; is it attestd, in this version?") from None
+    return ClientAttestation(text, client_id, key, expires_at, policy)
 
 
 def _read_token(answer: Mapping[str, Any], key: ProofKey, asked: Asked, *, now: int) -> AccessToken:

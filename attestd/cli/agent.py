@@ -89,9 +89,9 @@ def attest_command(
         membership, recipe = kept.enrolment()
         where = server_of(server, ca, membership)
         with progress("Attesting"), Device(tpm) as device:
-            received = attest(device, where, membership, recipe=recipe, wanted=wanted, logs=logs)
+            received = attest(device, where, membership, recipe=recipe, wanted=[wanted], logs=logs)
             bundle = where.get("/.well-known/spiffe/bundle")
-        paths = deliver(received, bundle, wanted=wanted, out=out)
+        paths = deliver(received, bundle, out=out)
         kept.keep_last(outcome("accepted", received.answer, wanted.agent))
         if membership.state != "active":
             kept.keep_membership(replace(membership, state="active"))

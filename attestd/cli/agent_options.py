@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +12,12 @@ import click
 
 from attestd.agent.errors import Misconfigured, NotEnrolled, Refusal, Unreachable
 from attestd.agent.logs import OWN, LogFiles
+from attestd.agent.settings import DEFAULT_STATE, DEFAULT_TPM, NAME
 from attestd.agent.state import Membership, State
 from attestd.agent.transport import Server
 from attestd.cli import failures
 from attestd.clock import now_ms, rfc3339
 from attestd.config import environment
-
-DEFAULT_STATE = Path("/var/lib/attestd-agent")
-DEFAULT_TPM = "device:/dev/tpmrm0"
-
-# Of agents and sealed keys in the protocol, and so of the files that are named after them.
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -89,7 +83,7 @@ def enrolled_options(command: Command) -> Command:
 
 def check_name(name: str) -> None:
     """Unusable for what cannot be the name of an agent or a sealed key."""
-    if _NAME.fullmatch(name) is None:
+    if NAME.fullmatch(name) is None:
         raise failures.Unusable(f"{name!r} is no name; it has letters a to z, digits and -, at most 63")
 
 

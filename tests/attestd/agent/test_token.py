@@ -238,8 +238,8 @@ def test_a_wit_with_our_workload_proof_authenticates_the_agent(tools: Tools, cal
     machine = tools.machine(caller)
     url, server = f"{machine.server.url}{TOKEN_PATH}", machine.server
     received = machine.attest(Wanted("planner", ("wit-svid",), "tpm", (), ()))
-    key, wit = machine.key(received), received.answer["credentials"][0]["token"]
-    other = machine.key(machine.attest(Wanted("planner", ("wit-svid",), "tpm", (), ())))
+    key, wit = machine.key(received.parts[0]), received.answer["credentials"][0]["token"]
+    other = machine.key(machine.attest(Wanted("planner", ("wit-svid",), "tpm", (), ())).parts[0])
 
     def ask(signer: ResidentKey) -> Mapping[str, Any]:
         nonce = server.post_form(CHALLENGE_PATH, {}, {})["attestation_challenge"]
