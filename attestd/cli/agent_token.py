@@ -54,7 +54,7 @@ TOKEN_LIMIT = 16 * 1024
     help="Print also the two headers of one request with it, for a shell.",
 )
 @click.option("--nonce", metavar="N", help="What the resource gave as DPoP-Nonce, for --proof.")
-def token_command(
+def command(
     state: Path, tpm: str, server: str | None, ca: Path | None, proof: tuple[str, str] | None, **given: Any
 ) -> None:
     """Attest, get an access token bound to a key in the TPM, and print it. Nothing is written to disk.
