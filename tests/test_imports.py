@@ -109,9 +109,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
     # each auth object beside the one library that it is for
     "attestd.agent.auth": (*GROUND, "attestd.agent"),
+    "attestd.agent.auth.flows": ("attestd.agent.auth",),
     "attestd.agent.auth.requests": ("attestd.agent.auth",),
-    "attestd.agent.auth.httpx": ("attestd.agent.auth",),
-    "attestd.agent.auth.httpx2": ("attestd.agent.auth",),
+    "attestd.agent.auth.httpx": ("attestd.agent.auth", "attestd.agent.auth.flows"),
+    "attestd.agent.auth.httpx2": ("attestd.agent.auth", "attestd.agent.auth.flows"),
     **dict.fromkeys(
         DEVICES_COMMANDS,
         (*GROUND, "attestd.config", "attestd.agent", "attestd.cli", "tpm.device", *DEVICES_COMMANDS),
@@ -144,8 +145,9 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.cli": {"click", "cryptography", "gunicorn", "tomlkit"},
     "attestd.agent": {"cryptography"},
     "attestd.agent.auth.requests": {"requests"},
-    "attestd.agent.auth.httpx": {"anyio", "httpx"},
-    "attestd.agent.auth.httpx2": {"anyio", "httpx2"},
+    "attestd.agent.auth.flows": {"anyio"},
+    "attestd.agent.auth.httpx": {"httpx"},
+    "attestd.agent.auth.httpx2": {"httpx2"},
     **{verb: {"click"} for verb in DEVICES_COMMANDS},
 }
 """Packages that are not ours, by place; `sqlite3` is listed though it is in the standard library."""

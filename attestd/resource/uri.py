@@ -14,8 +14,8 @@ _LOOPBACK: Final = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 def normalise(uri: str) -> str:
     """The one spelling of an absolute http or https URI; ValueError when it is none. A trailing slash or dot
     and the case of the path stay: what differs there is another endpoint."""
-    if _SHAPE.fullmatch(uri) is None:
-        raise ValueError("it is not printable ASCII")
+    if _SHAPE.fullmatch(uri) is None or "\\" in uri:
+        raise ValueError("it is not printable ASCII without backslashes")
     parts = urlsplit(uri)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc:
         raise ValueError("it is not an absolute URI of https with a host and without a user")
