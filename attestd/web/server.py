@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from attestd.clock import now_ms
-from attestd.config import Config
+from attestd.config import Config, environment
+from attestd.notify import Notifier
 from attestd.store.errors import StoreUnavailable
 from attestd.web import log
 from attestd.web.application import Web
@@ -38,10 +40,30 @@ _RESERVED_FILES: Final = 256  # descriptors for the store, logs and keys
 
 
 class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
-    """The parent. Workers are not replaced or counted by signals: one process writes to SQLite."""
+    """The parent. Workers are not replaced or counted by signals: one process writes to SQLite.
+
+    It alone speaks with systemd, and is alive for it while its loop turns and a worker is there.
+    """
+
+    _next_ping = 0.0
 
     def handle_hup(self) -> None:
+        notifier: Notifier = self.app.notifier
+        notifier.reloading(monotonic_us=time.monotonic_ns() // 1000)
         self.kill_workers(signal.SIGHUP)
+        notifier.ready()
+
+    def murder_workers(self) -> None:
+        """Once a turn of the loop, at least every second. A worker that hangs is killed here."""
+        super().murder_workers()
+        notifier: Notifier = self.app.notifier
+        if notifier.interval is not None and self.WORKERS and time.monotonic() >= self._next_ping:
+            self._next_ping = time.monotonic() + notifier.interval
+            notifier.ping()
+
+    def stop(self, graceful: bool = True) -> None:
+        self.app.notifier.stopping("finishing what was begun" if graceful else "")
+        super().stop(graceful)
 
     def handle_ttin(self) -> None:
         self.log.warning("SIGTTIN ignored: the number of workers is configured")
@@ -96,6 +118,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self.listeners = tuple(listeners)
         self.service: WebService | None = None
         self.maintenance: Maintenance | None = None
+        self.notifier = Notifier.of(environment(), pid=os.getpid())
         several = config.workers > 1
         self.shared = Path(tempfile.mkdtemp(prefix="attestd-metrics-")) if several else None
         super().__init__()
@@ -166,6 +189,7 @@ def _settings(server: Server) -> dict[str, Any]:
 
 def _announce(server: Server) -> None:
     where = [listener.address for listener in server.listeners]
+    server.notifier.ready(f"serving {server.config.external_url}")
     log.SERVER.info("serving", extra={"fields": {"listen": where, "url": server.config.external_url}})
 
 
