@@ -1,10 +1,9 @@
 """Who uses this machine's TPM, and one at a time?
 
-What proves and what attests shares one TPM with every other thread of the process. Nothing stays open between
-two uses: other programs of this machine have their turn.
+What proves and what attests shares one TPM with every other thread and process of this machine's agent.
+Nothing stays open between two uses: other programs of this machine have their turn.
 """
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,28 +12,36 @@ from typing import Self
 
 from attestd.agent.attest import Part, Received, Wanted, attest
 from attestd.agent.keys import public_jwk
+from attestd.agent.lock import tpm_turn
 from attestd.agent.logs import OWN, LogFiles, Logs
 from attestd.agent.state import State
 from attestd.agent.transport import Server
 from tpm.device.device import Device
 from tpm.device.keys import KeyBlob
 
-_TURN = threading.RLock()
-
 
 @contextmanager
-def opened(tcti: str) -> Iterator[Device]:
-    """The TPM, for one thread of this process at a time; closed again at the end."""
-    with _TURN, Device(tcti) as device:
-        yield device
+def opened(tcti: str, directory: Path | None = None) -> Iterator[Device]:
+    """The TPM, for one thread at a time of all processes with this state directory (without one, of this
+    process); closed again at the end. What a process left that died at it is flushed first. DeviceError, also
+    when the turn does not come."""
+    with tpm_turn(directory) as turn, Device(tcti) as device:
+        if turn.orphaned:
+            device.flush_leavings()
+        try:
+            yield device
+        finally:
+            turn.clean = True
 
 
 @dataclass(frozen=True, slots=True)
 class ResidentKey:
-    """A P-256 key (ES256) that lives in this TPM and signs nowhere else."""
+    """A P-256 key (ES256) that lives in this TPM and signs nowhere else. `directory` is the state directory,
+    whose lock says whose turn it is."""
 
     tcti: str
     blob: KeyBlob
+    directory: Path | None = None
 
     @property
     def jwk(self) -> Mapping[str, str]:
@@ -43,7 +50,7 @@ class ResidentKey:
 
     def sign(self, message: bytes) -> bytes:
         """The JWS signature value; DeviceError when the TPM refuses."""
-        with opened(self.tcti) as device, device.key(self.blob) as loaded:
+        with opened(self.tcti, self.directory) as device, device.key(self.blob) as loaded:
             return device.sign(loaded, message)
 
 
@@ -69,7 +76,7 @@ class Machine:
         """One accepted attestation for all of them; errors as for `attestd.agent.attest.attest`, and
         NotEnrolled."""
         membership, recipe = self.state.enrolment()
-        with opened(self.tcti) as device:
+        with opened(self.tcti, self.state.directory) as device:
             logs = Logs(self.files, self.state)
             return attest(device, self.server, membership, recipe=recipe, wanted=wanted, logs=logs)
 
@@ -77,4 +84,4 @@ class Machine:
         """The key that what was received is bound to; it must live in the TPM."""
         if part.key is None or part.key.blob is None:
             raise ValueError("the credential is not bound to a key of this TPM")
-        return ResidentKey(self.tcti, part.key.blob)
+        return ResidentKey(self.tcti, part.key.blob, self.state.directory)

@@ -18,6 +18,7 @@ _RECIPE = "ak.recipe"
 _MEMBERSHIP = "enrollment.json"
 _LAST = "last.json"
 _LOGS = "logs.json"
+_STANDING = "standing.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,16 @@ class State:
     def keep_known_logs(self, known: Mapping[str, Any]) -> None:
         self._write_json(_LOGS, known)
 
+    def standing(self) -> Mapping[str, Any] | None:
+        """What the running agent last told of itself; a damaged file is nothing lost: it is told anew."""
+        try:
+            return self._read_json(_STANDING)
+        except Misconfigured:
+            return None
+
+    def keep_standing(self, told: Mapping[str, Any]) -> None:
+        self._write_json(_STANDING, told)
+
     def _read_json(self, name: str) -> Mapping[str, Any] | None:
         raw = self._read(name)
         if raw is None:
@@ -105,19 +116,30 @@ class State:
 
     def _write(self, name: str, content: bytes) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(self.directory / name, content)
+        replace_file(self.directory / name, content, owned_as_directory=True)
 
     def _damaged(self, name: str) -> Misconfigured:
         return Misconfigured(f"{self.directory / name} is damaged; remove it and enrol again")
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def own_as_directory(descriptor: int, directory: Path) -> None:
+    """Give a file that root makes to whoever owns its directory: a command that an operator ran as root must
+    not lock the agent out, which runs as a user of its own."""
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        if (owner.st_uid, owner.st_gid) != (0, 0):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def replace_file(path: Path, content: bytes, *, owned_as_directory: bool = False) -> None:
     """The whole new file or the whole old one, 0600, whenever the power goes; a symbolic link is replaced,
-    not followed."""
+    not followed. It belongs to this process's user, or to the directory's."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with open(descriptor, "wb") as file:
+            if owned_as_directory:
+                own_as_directory(descriptor, path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from attestd.agent.attest import Wanted, attest
 from attestd.agent.deliver import SUFFIXES, deliver
 from attestd.agent.errors import plain
 from attestd.agent.logs import Logs
+from attestd.agent.machine import opened
 from attestd.agent.state import State
 from attestd.cli import failures
 from attestd.cli.agent_options import (
@@ -27,7 +28,6 @@ from attestd.cli.agent_options import (
     tpm_option,
 )
 from attestd.cli.output import progress
-from tpm.device.device import Device
 
 
 @click.command("attest")
@@ -50,7 +50,7 @@ def command(out: Path, state: Path, tpm: str, server: str | None, ca: Path | Non
     with reported(kept, agent=wanted.agent):
         membership, recipe = kept.enrolment()
         where = server_of(server, ca, membership)
-        with progress("Attesting"), Device(tpm) as device:
+        with progress("Attesting"), opened(tpm, state) as device:
             received = attest(device, where, membership, recipe=recipe, wanted=[wanted], logs=logs)
             bundle = where.get("/.well-known/spiffe/bundle")
         paths = deliver(received, bundle, out=out)

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from attestd.agent.enroll import enroll
+from attestd.agent.machine import opened
 from attestd.agent.state import State
 from attestd.cli.agent_options import reported, server_of, server_options, state_option, tpm_option
 from attestd.cli.output import progress
-from tpm.device.device import Device
 
 
 @click.command("enroll")
@@ -27,7 +27,7 @@ def command(server: str | None, ca: Path | None, tpm: str, state: Path, ak: str 
     kept = State(state)
     with reported():
         where = server_of(server, ca, kept.membership())
-        with progress(f"Enrolling at {where.url}"), Device(tpm) as device:
+        with progress(f"Enrolling at {where.url}"), opened(tpm, state) as device:
             membership = enroll(device, where, kept, ak=ak)
     click.echo(f"{membership.state} {membership.device_id}")
     if membership.state == "pending":

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from tpm.device import endorsement, evidence, keys, objects, properties, registers
+from tpm.device import endorsement, evidence, keys, leavings, objects, properties, registers
 from tpm.device.connection import Connection, LoadedKey
 from tpm.device.endorsement import Endorsement
 from tpm.device.evidence import CertificationEvidence, QuoteEvidence
@@ -59,6 +59,11 @@ class Device:
     def read_pcrs(self, selection: PcrSelection) -> dict[str, dict[int, bytes]]:
         """The registers' values at one moment, by bank and number, unsigned."""
         return registers.read_registers(self._tpm, selection)
+
+    def flush_leavings(self) -> int:
+        """Flush what programs left that were killed; how many objects and sessions that was. Only for who
+        knows that nobody else is at the TPM now."""
+        return leavings.flush_leavings(self._tpm)
 
     # Who is it?
 

@@ -1,0 +1,132 @@
+"""Whose turn is it: at the TPM, and to be this machine's agent?
+
+Locks of the kernel on files in the state directory: whoever dies, however, lets go of them. The file holds
+the process id of who has it; one that is still there when somebody else gets the lock is that of a process
+that died with it.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from attestd.agent.errors import Misconfigured
+from attestd.agent.state import own_as_directory
+from tpm.errors import DeviceError
+
+TURN_SECONDS = 30.0
+"""How long one waits for the TPM: whoever has it may be waiting for a server meanwhile."""
+_POLL_SECONDS = 0.02
+_LOOK_SECONDS = 0.2
+"""Somebody who only looks who runs has the lock for a moment."""
+_TPM, _RUN = "tpm.lock", "run.lock"
+_THREADS = threading.RLock()
+_held: set[Path] = set()
+
+
+@dataclass(slots=True)
+class Turn:
+    """`orphaned`: whoever had the turn before died in it. `clean` is set when nothing was left behind."""
+
+    orphaned: bool
+    clean: bool = False
+
+
+class AlreadyRunning(Misconfigured):
+    """Another agent runs with this state directory."""
+
+
+@contextmanager
+def tpm_turn(directory: Path | None, *, patience: float = TURN_SECONDS) -> Iterator[Turn]:
+    """The TPM is this thread's, of all threads of all processes with this state directory; without one, of
+    this process's threads. DeviceError "tpm_in_use" when the turn does not come within `patience` seconds."""
+    with _THREADS:
+        if directory is None or directory in _held or (file := _opened(directory / _TPM)) is None:
+            yield Turn(orphaned=False, clean=True)
+            return
+        try:
+            if not _locked(file, patience):
+                who = _written(file) or "unknown"
+                raise DeviceError("tpm_in_use", f"another attestd agent ({who}) uses the TPM; try again")
+            _held.add(directory)
+            turn = Turn(orphaned=bool(_written(file)))
+            _write(file, f"pid {os.getpid()}")
+            try:
+                yield turn
+            finally:
+                if turn.clean:
+                    _write(file, "")
+        finally:
+            _held.discard(directory)
+            os.close(file)
+
+
+@contextmanager
+def sole_agent(directory: Path) -> Iterator[None]:
+    """This process is the one running agent of the state directory; AlreadyRunning if there is one."""
+    file = _opened(directory / _RUN)
+    if file is None:
+        raise Misconfigured(f"{directory} cannot be written; name another --state, or run as its owner")
+    try:
+        if not _locked(file, _LOOK_SECONDS):
+            raise AlreadyRunning(
+                f"another agent ({_written(file)}) runs with {directory}; stop that one first"
+            )
+        _write(file, f"pid {os.getpid()}")
+        yield
+    finally:
+        os.close(file)
+
+
+def running_agent(directory: Path) -> str | None:
+    """Who is the running agent of the state directory ("pid N"); None: there is none."""
+    try:
+        file = os.open(directory / _RUN, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return None if _locked(file, 0) else _written(file) or "unknown"
+    finally:
+        os.close(file)
+
+
+def _opened(path: Path) -> int | None:
+    """The lock's file; None where no agent can have one: the directory is not this user's to write."""
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        try:
+            file = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            continue
+        own_as_directory(file, path.parent)
+        return file
+    return None
+
+
+def _locked(file: int, patience: float) -> bool:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
+
+
+def _written(file: int) -> str:
+    return os.pread(file, 32, 0).decode("ascii", "replace").strip()
+
+
+def _write(file: int, text: str) -> None:
+    # A file that was opened for reading only is a lock all the same.
+    with suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, text.encode(), 0)

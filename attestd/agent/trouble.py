@@ -1,0 +1,90 @@
+"""Why did it not work, and so: who must act before it can?
+
+Sorts what went wrong by what helps: waiting (the service does not answer), somebody's decision (it said no),
+or this machine (its TPM, its disk, its settings).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from attestd.agent.errors import Misconfigured, NotEnrolled, Refusal, Unreachable, plain
+from attestd.agent.schedule import Regime
+from tpm.errors import AttestationError, DeviceError
+
+PASSING = frozenset(
+    {"slow_down", "unavailable", "conflict", "nonce_spent", "nonce_expired", "log_needed", "not_found"}
+)
+"""Refusals that are nobody's decision about this machine: asking again is all that helps."""
+LOST = frozenset({"ak_changed", "recipe_damaged"})
+"""The TPM's words for an attestation key that is gone: enrolling anew is what helps."""
+_FINDINGS_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One failed try. `code` is the wire's or the TPM's word; `findings` are the service's, for a person to
+    read; `retry_after` is seconds."""
+
+    regime: Regime
+    code: str
+    detail: str
+    findings: tuple[Mapping[str, Any], ...] = ()
+    retry_after: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.regime} ({self.code}): {self.detail}"
+
+
+class AnotherTpm(Exception):
+    """This state directory belongs to a device whose TPM this is not."""
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """What to make of what a try raised."""
+    match error:
+        case Refusal():
+            return _refused(error)
+        case Unreachable():
+            retry_after = getattr(error, "retry_after", None)
+            return Trouble(Regime.OUTAGE, "no_answer", str(error), retry_after=retry_after)
+        case NotEnrolled():
+            return Trouble(Regime.UNENROLLED, "not_enrolled", str(error))
+        case AnotherTpm():
+            return Trouble(Regime.DENIED, "another_tpm", str(error))
+        case Misconfigured():
+            return Trouble(Regime.FAULT, "misconfigured", str(error))
+        case DeviceError():
+            return Trouble(Regime.FAULT, error.reason, error.detail)
+        case AttestationError():
+            return Trouble(Regime.FAULT, error.reason, error.detail)
+        case OSError():
+            return Trouble(
+                Regime.FAULT, "system", f"{error.filename or ''} {error.strerror or error}".strip()
+            )
+    return Trouble(Regime.FAULT, "internal", f"{type(error).__name__}: {error}")
+
+
+def _refused(refusal: Refusal) -> Trouble:
+    code = refusal.code or refusal.error
+    detail = plain(refusal.problem.get("detail") or refusal.problem.get("error_description") or "")
+    if code == "device_pending":
+        regime = Regime.PENDING
+    elif not code or code in PASSING or refusal.status == 429:
+        # Without a code it is no answer of attestd's: something in between said no.
+        regime = Regime.OUTAGE
+    else:
+        regime = Regime.DENIED
+    return Trouble(
+        regime,
+        plain(code or refusal.status),
+        detail or "no reason was given",
+        tuple(_findings(refusal)),
+        refusal.retry_after,
+    )
+
+
+def _findings(refusal: Refusal) -> list[Mapping[str, Any]]:
+    found = refusal.problem.get("findings")
+    listed = found if isinstance(found, list) else []
+    return [each for each in listed[:_FINDINGS_SHOWN] if isinstance(each, dict)]
