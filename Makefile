@@ -1,14 +1,17 @@
 # Each target sets up what it needs; a second run starts at once.
 PYTHON := .venv/bin/python
 
-.PHONY: help install demo test check bench fuzz lock
+.PHONY: help install demo test test-vm check bench fuzz fleet deb lock
 
 help:
 	@echo "make demo     set everything up, then show one machine let in and one refused"
 	@echo "make test     set everything up, then run the tests (at most six minutes)"
+	@echo "make test-vm  boot a small Debian with Secure Boot in QEMU, five times (up to half an hour)"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    measure against bare cryptography, as ratios"
 	@echo "make fuzz     a million hostile inputs for every parser (ARGS='--rounds N TARGET' for fewer)"
+	@echo "make fleet    cut the power of many software TPMs with their agents (ARGS='--agents N')"
+	@echo "make deb      build the Debian package into .cache/deb"
 	@echo "make install  only set up: Debian's packages, .venv, the attestd command"
 	@echo "make lock     pin the dependencies anew (ARGS=--upgrade takes newer ones)"
 
@@ -21,6 +24,9 @@ demo: install
 test: install
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --durations=10
 
+test-vm: install
+	@$(PYTHON) -m scripts.vm $(ARGS)
+
 check: install
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
@@ -30,6 +36,12 @@ bench: install
 
 fuzz: install
 	@$(PYTHON) -m scripts.fuzz $(ARGS)
+
+fleet: install
+	@$(PYTHON) -m scripts.fleet $(ARGS)
+
+deb: install
+	@scripts/debian/build
 
 lock: install
 	@scripts/lock $(ARGS)
