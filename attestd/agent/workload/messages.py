@@ -153,7 +153,7 @@ _CLASSES = _classes(
 )
 
 
-def new(name: str, **fields: Any) -> Message:
+def new(name: str, **fields: Any) -> Any:
     """A message of this name."""
     return _CLASSES[name](**fields)
 
