@@ -1,0 +1,140 @@
+"""What is one machine of the fleet, and what is left of it when the power goes?
+
+Its disk and what its TPM keeps stay; what lay on its tmpfs does not. The agent is `attestd agent run` in a
+process of its own. Linux would give a new boot id at each boot; here all machines have that of the host, so
+that to the service a boot shows by the TPM's reset counter alone.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from attestd.agent.enroll import enroll
+from attestd.agent.machine import opened
+from attestd.agent.state import State
+from attestd.agent.transport import Server
+from tests.serving import ATTESTD
+from tpm.swtpm import SoftwareTpm
+from tpm.swtpm_ca import TestCa
+
+AGENT = "telemetry"
+FORMATS = ("x509-svid", "wit-svid")
+_CONFIGURATION = """
+server = "{url}"
+ca = "{ca}"
+tpm = "{tcti}"
+state = "state"
+socket = "{volatile}/workload.sock"
+[[workload]]
+agent = "{agent}"
+formats = {formats}
+user = ["{user}"]
+files = "{volatile}/{agent}"
+"""
+
+
+class Machine:
+    """Off at first."""
+
+    def __init__(self, directory: Path, volatile: Path, server: Server, maker: TestCa) -> None:
+        """`directory` is its disk, `volatile` its tmpfs. `server` has a file as its authority; `maker`
+        certifies the TPM."""
+        self.directory, self.volatile = directory, volatile
+        self._server, self._maker = server, maker
+        self._tpm: SoftwareTpm | None = None
+        self.agent: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True)
+        text = _CONFIGURATION.format(
+            url=server.url,
+            ca=server.ca,
+            tcti=self.tcti,
+            volatile=volatile,
+            agent=AGENT,
+            formats=json.dumps(FORMATS),
+            user=os.getuid(),
+        )
+        self.configuration.write_text(text)
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def configuration(self) -> Path:
+        return self.directory / "agent.toml"
+
+    @property
+    def tcti(self) -> str:
+        """The same each time, as a device's path is."""
+        return f"swtpm:path={self.directory / 'tpm'}"
+
+    @property
+    def identity(self) -> Path:
+        """Is there from when its agent has an identity until the power goes."""
+        return self.volatile / AGENT / f"{AGENT}.svid.pem"
+
+    @property
+    def device_id(self) -> str:
+        membership, _ = State(self.directory / "state").enrolment()
+        return membership.device_id
+
+    def power_on(self) -> None:
+        """Up to where a kernel would start: the TPM has had its TPM2_Startup(CLEAR)."""
+        self.volatile.mkdir(parents=True)
+        tpm = SoftwareTpm(ca=self._maker, state=self.directory / "nvram")
+        tpm.__enter__()
+        self._tpm = tpm
+        for suffix in ("", ".ctrl"):
+            link = self.directory / f"tpm{suffix}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(tpm.tcti.removeprefix("swtpm:path=") + suffix)
+
+    def enroll(self) -> None:
+        """Once in a machine's life."""
+        state = State(self.directory / "state")
+        with opened(self.tcti, state.directory) as device:
+            enroll(device, self._server, state)
+
+    def start_agent(self) -> None:
+        """What systemd would do."""
+        command = [str(ATTESTD), "agent", "run", "--config", str(self.configuration)]
+        with (self.directory / "log").open("ab") as log:
+            # A session of its own: Ctrl-C at a terminal is for the rehearsal, which ends it.
+            self.agent = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def cut(self) -> None:
+        """The power is gone, without warning to anybody."""
+        if self.agent is not None:
+            self.agent.kill()
+        if self._tpm is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._tpm.pid, signal.SIGKILL)
+
+    def settle(self) -> None:
+        """What the tmpfs held is gone, and nothing of it runs any more."""
+        if self.agent is not None:
+            self.agent.wait()
+            self.agent = None
+        if self._tpm is not None:
+            self._tpm.__exit__(None, None, None)
+            self._tpm = None
+        shutil.rmtree(self.volatile, ignore_errors=True)
+
+    def told(self) -> Mapping[str, Any]:
+        """What `attestd agent status --json` says."""
+        command = [str(ATTESTD), "agent", "status", "--json", "--state", str(self.directory / "state")]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        members: Mapping[str, Any] = json.loads(ended.stdout or b"{}")
+        return members
+
+    def log(self) -> str:
+        """What its agents said."""
+        return (self.directory / "log").read_text(errors="replace")
