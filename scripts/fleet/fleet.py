@@ -44,7 +44,8 @@ class Fleet:
         begin = time.monotonic()
         for machine in self.machines:
             machine.start_agent()
-        return self._identities(begin, within)
+        took = time.monotonic() - begin
+        return {name: took + more for name, more in identities(self.machines, within=within).items()}
 
     def cut_power(self) -> None:
         """Of all machines in the same moment."""
@@ -53,17 +54,19 @@ class Fleet:
         for machine in self.machines:
             machine.settle()
 
-    def _identities(self, begin: float, within: float) -> dict[str, float]:
-        waiting, had = list(self.machines), dict[str, float]()
-        while waiting:
-            now = time.monotonic() - begin
-            had |= {machine.name: now for machine in waiting if machine.identity.exists()}
-            waiting = [machine for machine in waiting if machine.name not in had]
-            if waiting and now > within:
-                one = waiting[0]
-                raise Late(f"{len(waiting)} machines without identity; {one.name}: {one.log()[-500:]}")
-            time.sleep(_LOOK_SECONDS)
-        return had
+
+def identities(machines: Sequence[Machine], *, within: float) -> dict[str, float]:
+    """Seconds from now until each has its identity, by its name; Late if one has none in time."""
+    begin, waiting, had = time.monotonic(), list(machines), dict[str, float]()
+    while waiting:
+        now = time.monotonic() - begin
+        had |= {machine.name: now for machine in waiting if machine.identity.exists()}
+        waiting = [machine for machine in waiting if machine.name not in had]
+        if waiting and now > within:
+            one = waiting[0]
+            raise Late(f"{len(waiting)} machines without identity; {one.name}: {one.log()[-500:]}")
+        time.sleep(_LOOK_SECONDS)
+    return had
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from attestd.agent.enroll import enroll
 from attestd.agent.machine import opened
 from attestd.agent.state import State
 from attestd.agent.transport import Server
+from scripts.fleet.starts import TRACE
 from tests.serving import ATTESTD
 from tpm.swtpm import SoftwareTpm
 from tpm.swtpm_ca import TestCa
@@ -101,13 +102,20 @@ class Machine:
         with opened(self.tcti, state.directory) as device:
             enroll(device, self._server, state)
 
-    def start_agent(self) -> None:
-        """What systemd would do."""
+    def start_agent(self, *, trace: Path | None = None) -> None:
+        """What systemd would do. With `trace`, the agent says there what it imports, and all else that it
+        has to say."""
         command = [str(ATTESTD), "agent", "run", "--config", str(self.configuration)]
-        with (self.directory / "log").open("ab") as log:
+        environment = os.environ | ({} if trace is None else TRACE)
+        with (trace or self.directory / "log").open("ab") as log:
             # A session of its own: Ctrl-C at a terminal is for the rehearsal, which ends it.
             self.agent = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def cut(self) -> None:
