@@ -16,8 +16,8 @@ from tests.serving import Serving
 from tpm.swtpm_ca import make_test_ca
 
 PROMISED_SECONDS, PROMISED_TRIES = 60.0, 5
-"""Until the last machine has its identity, beyond what the starts of the processes take; and each one's tries.
-"""
+"""Until the last machine has its identity, beyond what the starts of the processes take; and the most tries
+that one may need."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 Say = Callable[[str], None]
