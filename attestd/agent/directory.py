@@ -1,0 +1,147 @@
+"""Is this a directory that secrets may lie in, and that nobody else can turn into another one?
+
+It is walked to from the root, each step by descriptor and without following a symbolic link; whoever could
+change a step on the way is trusted already, or the way is refused. What is written goes below the descriptor
+that was judged, whatever happens to the names meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from attestd.agent.errors import Misconfigured
+
+IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+"""Filesystems that forget when the power goes, as the kernel names them."""
+
+_PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose the files in it are to be, where that is somebody else than this process: the directory stays
+    ours, so that the owner reads what lies there and changes nothing."""
+
+    uid: int
+    gid: int
+
+
+@contextmanager
+def secret_directory(path: Path, *, owner: Owner | None = None, in_memory: bool = True) -> Iterator[int]:
+    """A descriptor of the directory, made where it is missing: 0700, or 0710 with the owner's group.
+
+    What is there already keeps its mode and is judged. `in_memory`: it must forget when the power goes.
+    Misconfigured with the fix.
+    """
+    whole = Path(os.path.normpath(path))
+    trusted = {0, os.geteuid()} | ({owner.uid} if owner is not None else set())
+    here = os.open("/", _PASS)
+    try:
+        for step in whole.parents[-2::-1] if len(whole.parents) > 1 else ():
+            here = _stepped(here, step, _PASS, 0o755, None)
+            _judge_step(here, step, trusted)
+        here = _stepped(here, whole, _OPEN, 0o700, owner)
+        _judge_end(here, whole, owner)
+        if in_memory and (found := filesystem(here)) not in IN_MEMORY:
+            raise Misconfigured(
+                f"{whole} is on {found}, where a secret would outlive the power; name a directory below /run"
+                " or another tmpfs"
+            )
+        yield here
+    finally:
+        os.close(here)
+
+
+def filesystem(directory: int) -> str:
+    """The type of the filesystem that the descriptor is on; "unknown" for one that this process does not
+    see mounted."""
+    told = Path(f"/proc/self/fdinfo/{directory}").read_text(encoding="ascii").split()
+    mount = told[told.index("mnt_id:") + 1]
+    # The root of a mount may have any bytes in its name.
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split(" ")
+        if fields[0] == mount:
+            return fields[fields.index("-", 6) + 1]
+    return "unknown"
+
+
+def _stepped(here: int, step: Path, how: int, mode: int, owner: Owner | None) -> int:
+    """One step down, `here` closed; the directory is made where there is none."""
+    made = False
+    try:
+        try:
+            there = os.open(step.name, how, dir_fd=here)
+        except FileNotFoundError:
+            try:
+                os.mkdir(step.name, mode, dir_fd=here)
+                made = True
+            except FileExistsError:  # Somebody else was faster; what they made is judged like any other.
+                pass
+            there = os.open(step.name, how, dir_fd=here)
+    except OSError as error:
+        raise _cannot(step, error) from None
+    os.close(here)
+    if made and how == _OPEN:
+        make_private(there, owner)
+    return there
+
+
+def make_private(directory: int, owner: Owner | None) -> None:
+    """A directory of ours for us alone, or for the owner to pass through and not to change."""
+    if owner is not None:
+        os.fchown(directory, -1, owner.gid)
+    os.fchmod(directory, 0o700 if owner is None else 0o710)
+
+
+def _judge_step(here: int, step: Path, trusted: set[int]) -> None:
+    """Whoever owns it or may write into it could put another directory below it; where the sticky bit is
+    set, the owner of what is below alone."""
+    told = os.fstat(here)
+    if told.st_uid not in trusted:
+        raise Misconfigured(
+            f"{step} belongs to user {told.st_uid}, who could exchange what is in it; name a directory "
+            "below /run"
+        )
+    if told.st_mode & _OTHERS_WRITE and not told.st_mode & stat.S_ISVTX:
+        raise Misconfigured(
+            f"others may write into {step}; run `chmod go-w {step}` or name another directory"
+        )
+
+
+def _judge_end(here: int, path: Path, owner: Owner | None) -> None:
+    told = os.fstat(here)
+    ours = {os.geteuid()} | ({owner.uid} if owner is not None else set())
+    if told.st_uid not in ours:
+        raise Misconfigured(
+            f"{path} belongs to user {told.st_uid}, not to this agent; remove it, it is made as it must be"
+        )
+    if told.st_mode & _OTHERS_WRITE:
+        raise Misconfigured(f"others may write into {path}; run `chmod go-w {path}`")
+    if owner is not None and not _passable(told, owner):
+        raise Misconfigured(
+            f"{path} lets user {owner.uid} not pass to its files; remove it, it is made as it must be"
+        )
+
+
+def _passable(told: os.stat_result, owner: Owner) -> bool:
+    """By the first class of rights that fits, as the kernel looks."""
+    if told.st_uid == owner.uid:
+        return bool(told.st_mode & stat.S_IXUSR)
+    if told.st_gid == owner.gid:
+        return bool(told.st_mode & stat.S_IXGRP)
+    return bool(told.st_mode & stat.S_IXOTH)
+
+
+def _cannot(step: Path, error: OSError) -> Misconfigured:
+    if step.is_symlink():
+        return Misconfigured(
+            f"{step} is a symbolic link; name the directory itself: {os.path.realpath(step)}"
+        )
+    return Misconfigured(f"{step}: {error.strerror}; name a directory that this agent may use")

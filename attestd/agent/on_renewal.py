@@ -1,0 +1,91 @@
+"""How does a program that keeps credentials in memory learn that there are new ones?
+
+By a command of the operator's, run after the files have changed: an argument vector, no shell, nothing of
+this process but its standard error. It has a bounded time, with everything that it started, and whether it
+works changes nothing for the files.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PATIENCE_SECONDS = 30.0
+SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def run_command(
+    command: Sequence[str], *, agent: str, files: Path, patience: float = PATIENCE_SECONDS
+) -> str | None:
+    """None when it ended well, else what went wrong. Of one that was too slow nothing is left, nor of its
+    process group."""
+    told = {"PATH": SEARCHED, "LANG": "C.UTF-8", "ATTESTD_AGENT": agent, "ATTESTD_FILES": str(files)}
+    try:
+        process = subprocess.Popen(
+            command, env=told, cwd="/", stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
+        )
+    except OSError as error:
+        return f"{command[0]}: {error.strerror}"
+    if not _ended(process.pid, patience):
+        # It has not been reaped, so its number, and its group's, is nobody else's yet.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"{command[0]} did not end within {patience:g} seconds and was killed"
+    status = process.wait()
+    if status < 0:
+        return f"{command[0]} was ended by signal {-status}"
+    return f"{command[0]} ended with status {status}" if status else None
+
+
+def _ended(pid: int, seconds: float) -> bool:
+    """Has this child ended within so many seconds? It is not reaped."""
+    descriptor = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    try:
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+class Commands:
+    """One at a time, in a thread of its own: who waits for a slow one are other commands alone. What is
+    asked for again before its turn comes runs once."""
+
+    def __init__(self, tell: Callable[[str], None], *, patience: float = PATIENCE_SECONDS) -> None:
+        """`tell` is called from that thread with what went wrong."""
+        self._tell, self._patience = tell, patience
+        self._turn = threading.Condition()
+        self._waiting: dict[str, tuple[Sequence[str], Path]] = {}
+        self._thread: threading.Thread | None = None
+
+    def run(self, command: Sequence[str], *, agent: str, files: Path) -> None:
+        """Soon."""
+        with self._turn:
+            self._waiting[agent] = (command, files)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="on-renewal", daemon=True)
+                self._thread.start()
+
+    def finish(self, seconds: float) -> bool:
+        """Have all ended within so many seconds?"""
+        with self._turn:
+            return self._turn.wait_for(lambda: self._thread is None, seconds)
+
+    def _work(self) -> None:
+        while True:
+            with self._turn:
+                if not self._waiting:
+                    self._thread = None
+                    self._turn.notify_all()
+                    return
+                agent, (command, files) = next(iter(self._waiting.items()))
+                del self._waiting[agent]
+            trouble = run_command(command, agent=agent, files=files, patience=self._patience)
+            if trouble is not None:
+                self._tell(f"on_renewal of {agent}: {trouble}")
