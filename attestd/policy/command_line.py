@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from attestd.policy.boot import BootRules
 from attestd.policy.findings import Finding
@@ -12,8 +12,9 @@ from tpm.eventlog.facts.command_line import CommandLine
 from tpm.eventlog.words import shown
 
 _BLANKS = " \t\n\v\f\r"
-_PERHAPS_BLANK = re.compile(r'[\0-\x20"\x7f-\U0010ffff]+')
+_WIDER_BLANKS = _BLANKS + "\xa0"
 """Linux takes a byte 0xA0 for a blank, and so splits words within some characters of UTF-8."""
+_PERHAPS_BLANK = re.compile(r'[\0-\x20"\x7f-\U0010ffff]+')
 
 _READ = 2048 - len("BOOT_IMAGE=") - 1
 """Bytes of a line that every kernel reads; what is behind is cut off, on x86 and ARM."""
@@ -33,34 +34,59 @@ def judge_command_lines(rules: BootRules, boot: ProvenBoot) -> Iterator[Finding]
             yield from _judge_words(rules, line, boot)
 
 
-def split_words(text: str) -> tuple[str, ...]:
-    """The words as the kernel splits them: at blanks outside of double quotes, the quotes left out,
-    up to "--", behind which stands what is init's.
+def split_words(text: str, blanks: str = _BLANKS) -> tuple[str, ...]:
+    """The words as the kernel splits them: at blanks outside of double quotes, up to "--", behind which
+    stands what is init's. Quotes around a word or a value are left out, others are part of it.
     """
     found: list[str] = []
-    word, quoted, begun = "", False, False
-    for character in text + " ":
-        if character == '"':
-            quoted, begun = not quoted, True
-        elif character in _BLANKS and not quoted:
-            if begun:
-                found.append(word)
-            word, begun = "", False
+    word, quoted = "", False
+    for character in text:
+        if character in blanks and not quoted:
+            if word:
+                found.append(_unquoted(word))
+            word = ""
         else:
-            word, begun = word + character, True
-    if quoted:
-        found.append(word.rstrip())
+            quoted ^= character == '"'
+            word += character
+    if word:
+        found.append(_unquoted(word))
     return tuple(found[: found.index("--")] if "--" in found else found)
 
 
-def has_word(words: tuple[str, ...], wanted: str) -> bool:
+def _unquoted(word: str) -> str:
+    """As `next_arg` of the kernel leaves it."""
+    if word.startswith('"'):
+        word = word[1:].removesuffix('"')
+    name, _, value = word.partition("=")
+    return name + "=" + value[1:].removesuffix('"') if value.startswith('"') else word
+
+
+def has_word(words: Iterable[str], wanted: str) -> bool:
     """Is it among them? Without "=" the name alone counts. "-" and "_" are alike in names."""
-    name, equals, _ = wanted.partition("=")
-    if not equals:
-        return any(_name(word) == _name(name) for word in words)
-    return any(
-        _name(word) == _name(name) and word.partition("=")[1:] == wanted.partition("=")[1:] for word in words
-    )
+    if "=" not in wanted:
+        return any(_name(word) == _name(wanted) for word in words)
+    return any(_alike(word, wanted) for word in words)
+
+
+def is_effective(text: str, wanted: str, required: Sequence[str]) -> bool:
+    """Is the word read by every kernel, and does no later one of its name override it?
+
+    A later one does unless it is required as well, as for a name that may be given several times.
+    """
+    line, word, others = _as_bytes(text), _as_bytes(wanted), [_as_bytes(one) for one in required]
+    return all(_holds(line, word, others, blanks) for blanks in (_BLANKS, _WIDER_BLANKS))
+
+
+def _holds(line: str, wanted: str, required: Sequence[str], blanks: str) -> bool:
+    sure, words = split_words(_read_part(line), blanks), split_words(line.replace("\0", " "), blanks)
+    if "=" not in wanted:
+        return has_word(sure, wanted)
+    places = [at for at, word in enumerate(sure) if _alike(word, wanted)]
+    if not places:
+        return False
+    # The word itself is among them: within quotes it may go on where not every kernel reads.
+    later = [word for word in words[places[-1] :] if _name(word) == _name(wanted)]
+    return all(any(_alike(word, one) for one in required) for word in later)
 
 
 def _judge_words(rules: BootRules, line: CommandLine, boot: ProvenBoot) -> Iterator[Finding]:
@@ -69,9 +95,8 @@ def _judge_words(rules: BootRules, line: CommandLine, boot: ProvenBoot) -> Itera
         wanted = ("a command line whose words are in the log, or command_line in [boot]",)
         yield _finding("fact_unproven", line, boot, wanted, line.digest.hex())
         return
-    words = split_words(_read_part(text))
     for word in rules.required_words:
-        if not has_word(words, word):
+        if not is_effective(text, word, rules.required_words):
             yield _finding("command_line_unexpected", line, boot, (word,), shown(text))
     # What stands inside of quotes, behind "--" or beside a strange character is objected to as well.
     everywhere = (*split_words(text), *_PERHAPS_BLANK.split(text))
@@ -80,12 +105,15 @@ def _judge_words(rules: BootRules, line: CommandLine, boot: ProvenBoot) -> Itera
             yield _finding("command_line_forbidden", line, boot, (f"no {word}",), shown(text))
 
 
-def _read_part(text: str) -> str:
-    """The whole words that the kernel reads for certain."""
-    raw = text.partition("\0")[0].encode("utf-8", "replace")
-    if len(raw) > _READ:
-        raw = raw[:_READ].rpartition(b" ")[0]
-    return raw.decode("utf-8", "replace")
+def _as_bytes(text: str) -> str:
+    """A character for each byte that the kernel gets."""
+    return text.encode("utf-8", "replace").decode("latin-1")
+
+
+def _read_part(line: str) -> str:
+    """The whole words that every kernel reads: its EFI stub stops at a line feed."""
+    read = re.split("[\0\n]", line, maxsplit=1)[0]
+    return read if len(read) <= _READ else read[:_READ].rpartition(" ")[0]
 
 
 def _known_text(line: CommandLine, boot: ProvenBoot) -> str | None:
@@ -105,6 +133,10 @@ def _known_text(line: CommandLine, boot: ProvenBoot) -> str | None:
 
 def _name(word: str) -> str:
     return word.partition("=")[0].replace("-", "_")
+
+
+def _alike(word: str, other: str) -> bool:
+    return _name(word) == _name(other) and word.partition("=")[1:] == other.partition("=")[1:]
 
 
 def _text(line: CommandLine) -> str:

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from attestd.policy.command_line import has_word, split_words
+from attestd.policy.command_line import has_word, is_effective, split_words
 from tests import recorded
 from tests.attestd.policy.booted import (
     codes,
@@ -231,10 +231,64 @@ def test_only_allowed_phases_were_gone_through() -> None:
 def test_words_are_split_as_the_kernel_splits_them() -> None:
     assert split_words('a  b="c d" "e f=g" -- h') == ("a", "b=c d", "e f=g")
     assert split_words('a "b c') == ("a", "b c")
+    assert split_words('"a=b" c="d" "e"=f g"h=i j="k"l') == ("a=b", "c=d", 'e"=f', 'g"h=i j="k"l')
     assert has_word(("no_timer-check", "a=b"), "no-timer_check")
     assert has_word(("a=b",), "a")
     assert has_word(("a=b",), "a=b")
     assert not has_word(("a=b",), "a=c")
+
+
+LOCKED = "lockdown=integrity"
+FILLED = "x" * 2040
+OVERRIDDEN: dict[str, tuple[str, bool]] = {
+    "once": ("a lockdown=integrity b", True),
+    "as the last": ("lockdown=none lockdown=integrity", True),
+    "twice alike": ("lockdown=integrity lockdown=integrity", True),
+    "another name that begins so": ("lockdown=integrity lockdown.x=none", True),
+    "the later counts": ("lockdown=integrity lockdown=none", False),
+    "the later without a value": ("lockdown=integrity lockdown", False),
+    "the later in quotes": ('lockdown=integrity "lockdown=none"', False),
+    "the later with a value in quotes": ('lockdown=integrity lockdown="none"', False),
+    "in quotes it is what was asked for": ('lockdown=none lockdown="integrity"', True),
+    "inside of another's value": ('lockdown=integrity x=" lockdown=none "', True),
+    "for init": ("lockdown=integrity -- lockdown=none", True),
+    "behind a character that ends in 0xA0": ("lockdown=integrity x=\u00e0lockdown=none", False),
+    "put right behind such a character": ("x=\u00e0lockdown=integrity", False),
+    "behind what is read for certain": (f"lockdown=integrity {FILLED} lockdown=none", False),
+    "put right where it may be cut off": (f"lockdown=none {FILLED} lockdown=integrity", False),
+    "undone and put right there": (f"lockdown=integrity {FILLED} lockdown=none lockdown=integrity", False),
+    "put right behind a line feed": ("lockdown=none\nlockdown=integrity", False),
+    "undone behind a line feed": ("lockdown=integrity\nlockdown=none", False),
+    "a line feed at the end": ("lockdown=integrity\n", True),
+    "quotes within the name": ('lockdown=none lock"down=integrity', False),
+    "cut off within its quotes": (f'lockdown="integrity {FILLED}"', False),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDDEN)
+def test_a_required_word_that_a_later_one_overrides_does_not_count(case: str) -> None:
+    line, effective = OVERRIDDEN[case]
+    assert is_effective(line, LOCKED, (LOCKED,)) is effective
+
+
+def test_a_name_that_is_given_several_times_may_be_required_several_times() -> None:
+    line = "console=ttyS0 console=tty0"
+    both = ("console=ttyS0", "console=tty0")
+    assert all(is_effective(line, word, both) for word in both)
+    assert not is_effective(line, "console=ttyS0", ("console=ttyS0",))
+    assert not is_effective(line + " console=ttyS9", "console=tty0", both)
+    assert is_effective(line, "console", ("console",))
+
+
+def test_an_overridden_word_is_a_finding_that_names_it() -> None:
+    rule = LOG + 'command_line_requires = ["lockdown=integrity"]'
+    (finding,) = judged(rule, made_boot(grub("/vmlinuz lockdown=integrity lockdown=none"))).findings
+    assert (finding.code, finding.subject, finding.expected) == (
+        "command_line_unexpected",
+        "pcr8",
+        ("lockdown=integrity",),
+    )
+    assert codes(rule, made_boot(grub("/vmlinuz lockdown=none lockdown=integrity"))) == []
 
 
 @pytest.mark.parametrize(
