@@ -1,8 +1,9 @@
 """Is this boot made of the components that the policy names, and of nothing else?
 
-In each register that a component names, every event is a separator, an action that the policy lists, or a
-digest of exactly one variant, in order and at most once. Events are known by their digests alone: what the
-log calls them is nobody's word.
+In each register that a component names, every event is the separator that ends the firmware's part, or the
+one that systemd puts there, each at most once; an action that the policy lists; or a digest of exactly one
+variant, in order and at most once. A separator that tells of an error is objected to like anything else.
+Events are known by their digests alone: what the log calls them is nobody's word.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from attestd.policy.components import Component, Variant
 from attestd.policy.findings import MAX_TOLD, Finding
 from attestd.policy.proven_boot import ProvenBoot
 from tpm.eventlog.events import Event
-from tpm.eventlog.facts.measured import OS_SEPARATOR, separator_digests
+from tpm.eventlog.facts.measured import ERROR_SEPARATOR, OS_SEPARATOR, separator_digests
 from tpm.structures.algorithms import hash_by_name
 
 
@@ -42,12 +43,13 @@ def judge_components(
         findings += _judge_fit(component, fit, boot, now=now)
     explained = frozenset().union(*(fit.events for fit in fits.values()))
     for register in sorted({register for component in components for register in component.pcrs}):
-        known = actions.get(register, frozenset()) | _separators(boot.log.bank)
-        foreign = [
+        known = actions.get(register, frozenset())
+        others = [
             event.number
             for event in boot.history(register)
             if event.number not in explained and boot.digest(event.number) not in known
         ]
+        foreign = list(_without_separators(others, boot))
         findings += _unexpected(foreign, register, _expected(components, fits, register, now=now), boot)
     return tuple(findings)
 
@@ -62,8 +64,17 @@ def _unexpected(
         yield Finding("event_unexpected", f"pcr{register}", (), f"{more} events more")
 
 
-def _separators(bank: str) -> frozenset[bytes]:
-    return separator_digests(bank) | {hash_by_name(bank).digest(OS_SEPARATOR)}
+def _without_separators(events: Sequence[int], boot: ProvenBoot) -> Iterator[int]:
+    """A register's events without the first separator of the firmware's and the first of systemd's."""
+    hash = hash_by_name(boot.log.bank)
+    firmware = separator_digests(hash.name) - {hash.digest(ERROR_SEPARATOR)}
+    expected = [firmware, frozenset({hash.digest(OS_SEPARATOR)})]
+    for event in events:
+        kind = next((one for one in expected if boot.digest(event) in one), None)
+        if kind is None:
+            yield event
+        else:
+            expected.remove(kind)
 
 
 def _best_fit(component: Component, boot: ProvenBoot, *, now: int) -> _Fit:

@@ -7,7 +7,7 @@ from tests import recorded
 from tests.attestd.policy.booted import codes, hexadecimal, judged, made_boot, policy, recorded_boot
 from tests.attestd.policy.documents import refused
 from tests.recorded import components, kernel_digests
-from tests.tpm.eventlog.logs import image_load, secure_boot_log
+from tests.tpm.eventlog.logs import Logged, image_load, secure_boot_log
 from tpm.eventlog.events import EventType
 
 IMAGE = EventType.EV_EFI_BOOT_SERVICES_APPLICATION
@@ -90,6 +90,36 @@ def test_what_stands_there_beside_the_components_is_unexpected_whatever_it_is_ca
             log.add(4, EventType.EV_SEPARATOR, bytes(4), measured=b"malware")
     assert codes(small(LOADER), made_boot(log)) == [("event_unexpected", "pcr4")]
     assert codes(small(LOADER), made_boot(secure_boot_log())) == []
+
+
+SEPARATORS: dict[str, tuple[tuple[bytes, ...], int]] = {
+    "the firmware's": ((bytes(4),), 0),
+    "the firmware's other": ((b"\xff" * 4,), 0),
+    "none": ((), 0),
+    "the firmware's twice": ((bytes(4), bytes(4)), 1),
+    "both of the firmware's": ((bytes(4), b"\xff" * 4), 1),
+    "of an error": ((b"\x01\0\0\0",), 1),
+    "of an error beside the firmware's": ((bytes(4), b"\x01\0\0\0"), 1),
+    "the firmware's and systemd's": ((bytes(4), b"os-separator"), 0),
+    "systemd's twice": ((bytes(4), b"os-separator", b"os-separator"), 1),
+}
+
+
+@pytest.mark.parametrize("case", SEPARATORS)
+def test_one_separator_of_the_firmware_and_one_of_systemd_are_expected(case: str) -> None:
+    found, unexpected = SEPARATORS[case]
+    log = secure_boot_log()
+    place = next(at for at, one in enumerate(log.records) if (one.register, one.data) == (4, bytes(4)))
+    log.records[place : place + 1] = [Logged(4, EventType.EV_SEPARATOR, content) for content in found]
+    assert codes(small(LOADER), made_boot(log)) == [("event_unexpected", "pcr4")] * unexpected
+
+
+def test_a_policy_may_list_a_separator_that_its_machines_measure_again() -> None:
+    log = secure_boot_log().add(4, EventType.EV_SEPARATOR, bytes(4))
+    text = small(LOADER)
+    assert codes(text, made_boot(log)) == [("event_unexpected", "pcr4")]
+    listed = text.replace("4 = [", f'4 = ["sha256:{hexadecimal(bytes(4))}", ')
+    assert codes(listed, made_boot(log)) == []
 
 
 def test_the_digests_of_a_variant_stand_in_its_order() -> None:

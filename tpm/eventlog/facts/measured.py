@@ -33,7 +33,8 @@ _MAY_HASH = MUST_HASH | {
     EventType.EV_EFI_VARIABLE_BOOT2,
     EventType.USERSPACE,
 }
-SEPARATORS = (bytes(4), b"\xff\xff\xff\xff", b"\x01\0\0\0")
+ERROR_SEPARATOR = b"\x01\0\0\0"
+SEPARATORS = (bytes(4), b"\xff\xff\xff\xff", ERROR_SEPARATOR)
 """What separators hold: two normal values, and 1 when the firmware met an error."""
 
 OS_SEPARATOR = b"os-separator"
