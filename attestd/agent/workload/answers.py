@@ -19,6 +19,7 @@ from attestd.agent.holdings import Bundle, Held, Holdings, JwtSvid, WitSvid, X50
 from attestd.agent.settings import Workload
 from attestd.agent.workload.messages import new
 
+DENIED = Status.PERMISSION_DENIED
 FOREVER = 2**63 - 1
 _S = TypeVar("_S", X509Svid, WitSvid)
 
@@ -35,7 +36,7 @@ Reading = Callable[[Sequence[Workload], Holdings, int], Answer]
 
 
 def denied(why: str) -> GRPCError:
-    return GRPCError(Status.PERMISSION_DENIED, why)
+    return GRPCError(DENIED, why)
 
 
 def unavailable(why: str) -> GRPCError:

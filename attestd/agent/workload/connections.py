@@ -1,0 +1,223 @@
+"""Does this connection keep within bounds, and whose is it?
+
+Who connects is identified once, when the connection is accepted, and the calls on it are bound to that.
+HTTP/2 lets a peer make the other side keep and do a lot; what grpclib leaves open of it is bounded here: the
+size of requests and headers, streams at once and streams thrown away, what is taken in one go and what waits
+to be written.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from grpclib.config import Configuration
+from grpclib.const import Handler as Method
+from grpclib.const import Status
+from grpclib.encoding.proto import ProtoCodec
+from grpclib.exceptions import GRPCError
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Stream
+from grpclib.server import Handler, Server
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, StreamReset
+from h2.events import Event as H2Event
+from h2.settings import SettingCodes
+
+MAX_REQUEST = 64 * 1024
+"""Bytes of one call, all that comes on its stream."""
+MAX_HEADERS = 16 * 1024
+MAX_STREAMS = 64
+"""At once on one connection."""
+MAX_HASTY = 100
+"""Streams of one connection that their caller threw away before anything was answered."""
+SLICE = 4096
+"""Bytes that are worked on before others have their turn."""
+GOODBYE_SECONDS = 1.0
+
+Methods = Mapping[str, Method]
+Admit = Callable[[asyncio.Transport], "Admitted | None"]
+
+
+class Admitted:
+    """A connection that is served: by which methods, and what to do when it is gone."""
+
+    def __init__(self, methods: Methods, leave: Callable[[], None]) -> None:
+        self.methods, self.leave = methods, leave
+
+
+class BoundedH2(H2Connection):
+    """Remembers fewer of the streams that were (else 10 MB a connection) and takes smaller headers."""
+
+    MAX_CLOSED_STREAMS = 256
+    DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEADERS
+
+
+class ReadyCodec(ProtoCodec):
+    """Sends messages that are serialized already as they are."""
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return message if isinstance(message, bytes) else super().encode(message, message_type)
+
+
+class Listener(Server):
+    """grpclib's server with connections that know their caller."""
+
+    def __init__(self, admit: Admit) -> None:
+        super().__init__([], codec=ReadyCodec())
+        self._admit = admit
+        self._h2_config = H2Configuration(client_side=False, header_encoding="ascii")
+        self._open: dict[ServedConnection, Callable[[], None]] = {}
+
+    def _protocol_factory(self) -> H2Protocol:
+        self.__gc_step__()
+        return ServedConnection(self, self._config, self._h2_config)
+
+    def admit(self, connection: "ServedConnection", transport: asyncio.Transport) -> Handler | None:
+        admitted = self._admit(transport)
+        if admitted is None:
+            return None
+        handler = Handler(dict(admitted.methods), self._codec, None, self.__dispatch__)
+        self._handlers.add(handler)
+        self._open[connection] = admitted.leave
+        return handler
+
+    def gone(self, connection: "ServedConnection") -> None:
+        self._open.pop(connection)()
+
+    def disconnect(self) -> None:
+        """End all connections: whoever is there comes back at once and is looked at anew."""
+        for connection in tuple(self._open):
+            connection.end()
+
+    def close(self) -> None:
+        super().close()
+        self.disconnect()
+
+
+class ServedConnection(H2Protocol):
+    """One connection."""
+
+    def __init__(self, listener: Listener, config: Configuration, h2_config: H2Configuration) -> None:
+        # The handler is the caller's, who is not known yet.
+        super().__init__(None, config, h2_config)  # type: ignore[arg-type]
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._waiting = bytearray()
+        self._is_full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        handler = self._listener.admit(self, transport)
+        if handler is None:
+            transport.abort()
+            return
+        self._transport, self.handler = transport, handler
+        h2 = BoundedH2(config=self.h2_config)
+        h2.local_settings = type(h2.local_settings)(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
+            },
+        )
+        # The windows stay at HTTP/2's least: what a caller has sent and we have not read is 64 KiB.
+        h2.initiate_connection()
+        self.connection = Connection(h2, transport, config=self.config)
+        self.connection.flush()
+        self.connection.initialize()
+        self.processor = BoundedEvents(handler, self.connection, self.end)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        if not self._waiting and len(data) <= SLICE:
+            self._work(data)
+            return
+        self._waiting += data
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._next)
+
+    def pause_writing(self) -> None:
+        """The caller does not read: what it asks meanwhile would only make more wait."""
+        self._is_full = True
+        self.connection.pause_writing()
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self.connection.resume_writing()
+        self._next()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._transport is not None:
+            self._transport = None
+            self.processor.close("Connection lost")
+            self._listener.gone(self)
+
+    def end(self) -> None:
+        """Hang up; open calls are cancelled. What is written already may still be read, for a while."""
+        if self._transport is not None and not self._transport.is_closing():
+            self.connection.flush()
+            self.processor.close("The connection was ended")
+            asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self._transport.abort)
+
+    def _next(self) -> None:
+        """The next slice; the others' turn comes before the one after."""
+        if self._transport is None or self._transport.is_closing() or self._is_full:
+            return
+        piece = bytes(self._waiting[:SLICE])
+        del self._waiting[:SLICE]
+        if piece:
+            self._work(piece)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+        elif not self._is_full:
+            self._transport.resume_reading()
+
+    def _work(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except Exception:
+            # Not HTTP/2, in a way that the library has no word for.
+            self.end()
+
+
+class BoundedEvents(EventsProcessor):
+    """What the peer does on its streams."""
+
+    def __init__(self, handler: Handler, connection: Connection, end: Callable[[], None]) -> None:
+        super().__init__(handler, connection)
+        self._end = end
+        self._hasty = 0
+
+    def process(self, event: H2Event) -> None:
+        """Frames of kinds that we do not know are ignored (RFC 9113, section 5.5)."""
+        if event.__class__ in getattr(self, "processors", ()):
+            super().process(event)
+
+    def process_data_received(self, event: DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and stream.data_received + len(event.data) > MAX_REQUEST:
+            self.connection.ack(event.stream_id, event.flow_controlled_length or 0)
+            _fail(stream, GRPCError(Status.RESOURCE_EXHAUSTED, f"a request has at most {MAX_REQUEST} bytes"))
+            return
+        super().process_data_received(event)
+
+    def process_stream_reset(self, event: StreamReset) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and not stream.data_sent:
+            self._hasty += 1
+        super().process_stream_reset(event)
+        if self._hasty > MAX_HASTY:
+            self.connection._connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._end()
+
+
+def _fail(stream: Stream, error: GRPCError) -> None:
+    """End the call with this status."""
+    if stream.wrapper is not None:
+        stream.wrapper.cancel(error)
+    elif stream.closable:
+        stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
