@@ -129,7 +129,9 @@ def retire(config: Config, which: str) -> None:
 @config_option
 @click.argument("which", metavar="DEVICE")
 def rebase(config: Config, which: str) -> None:
-    """Accept that the TPM was cleared: forget the clock that its next quote would have to continue."""
+    """Accept that the TPM was cleared: forget the clock that its next quote would have to continue, and the
+    part of IMA's list that was judged.
+    """
 
     def forget(office: Administration, tx: Transaction, device: Device) -> str:
         devices.rebase(tx, device.device_id, office.now)

@@ -240,7 +240,11 @@ def record_judged(
 
 
 def rebase(tx: Transaction, device_id: str, now: int) -> bool:
-    """The operator says that the TPM was cleared: a quote for a nonce younger than this may count anew."""
+    """The operator says that the TPM was cleared: a quote for a nonce younger than this may count anew.
+
+    What was judged of IMA's list is forgotten too: the counters that named its boot may come again.
+    """
+    tx.execute("DELETE FROM ima_marks WHERE device_id = ?", (device_id,))
     forgotten = ("reset_count", "restart_count", "clock", "firmware_version", "boot_id", "safe")
     mark: dict[str, object] = {"judged_reset": None, "judged_restart": None, "judged_clock": None}
     return _update(tx, device_id, now, dict.fromkeys(forgotten) | mark | {"judged_at": now})

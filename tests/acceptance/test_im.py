@@ -209,6 +209,35 @@ def test_a_part_of_a_list_counts_only_after_the_part_that_was_judged(
     deployment.expect(200, ATTEST, listed(deployment.round(machine), kernel.raw()))
 
 
+def test_im_6_a_cleared_tpm_begins_its_list_anew_once_the_operator_says_so(
+    deployment: Deployment, machine: Machine
+) -> None:
+    kernel = booted()
+    machine = holding(machine, kernel)
+    first = deployment.expect(200, ATTEST, listed(deployment.round(machine), kernel.raw()))["ima_next"]
+    # Its counters began anew and are, by now, those of the boot in which it was last judged.
+    fresh = booted(*FILES[:1])
+    cleared = replace(holding(machine, fresh), clock=machine.clock + 1000)
+    told = deployment.problem(listed(deployment.round(cleared), fresh.raw()), 403, "evidence_incomplete")
+    assert codes(told) == [("ima_rollback", "ima_log")]
+    deployment.operate("device", "rebase", machine.device_id)
+    assert deployment.count("ima_marks") == 0
+    # A part of the list would need what came before it.
+    told = deployment.problem(
+        listed(deployment.round(cleared.later(), ima_from=first), b""), 409, "log_needed"
+    )
+    assert told["pointer"] == "/ima_log"
+    deployment.expect(200, ATTEST, listed(deployment.round(cleared.later()), fresh.raw()))
+
+
+def test_a_rebase_forgets_no_other_devices_list(deployment: Deployment, machine: Machine) -> None:
+    kernel = booted()
+    other = holding(deployment.machine(), kernel)
+    deployment.expect(200, ATTEST, listed(deployment.round(other), kernel.raw()))
+    deployment.operate("device", "rebase", machine.device_id)
+    assert deployment.count("ima_marks") == 1
+
+
 def test_a_refused_list_moves_no_mark(deployment: Deployment, machine: Machine) -> None:
     kernel = booted(b"/usr/bin/evil")
     machine = holding(machine, kernel)
