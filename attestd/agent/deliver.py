@@ -6,7 +6,7 @@ predecessor whole.
 
 import json
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ def deliver(received: Received, bundle: Mapping[str, Any], *, out: Path) -> list
     """Write result, bundle, credentials, keys and sealed keys into `out`; returns the paths. Unreachable for
     a bad answer."""
     try:
-        files = {"result.jwt": _line(received.answer["result"]), "bundle.pem": authorities(bundle)}
+        files = {"result.jwt": line(received.answer["result"]), "bundle.pem": pem(authorities(bundle))}
         for part in received.parts:
-            files |= _files(part)
+            files |= files_of(part)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         why = plain(error)
         raise Unreachable(
@@ -50,31 +50,43 @@ def deliver(received: Received, bundle: Mapping[str, Any], *, out: Path) -> list
     return [out / name for name in files]
 
 
-def _files(part: Part) -> dict[str, bytes]:
+def files_of(part: Part) -> dict[str, bytes]:
+    """The contents of one agent's files by their names; LookupError, TypeError or ValueError for a bad
+    answer."""
     agent, files = part.wanted.agent, {}
     for credential in part.credentials:
         member = "certificate_chain" if credential["format"] == "x509-svid" else "token"
-        files[f"{agent}.{SUFFIXES[credential['format']]}"] = _line(credential[member])
+        files[f"{agent}.{SUFFIXES[credential['format']]}"] = line(credential[member])
     if part.key is not None:
         files[f"{agent}.{part.key.suffix}"] = part.key.file
     for sealed in part.sealed_keys:
-        files[f"{sealed['name']}.seal.json"] = json.dumps(sealed, indent=1).encode() + b"\n"
+        files[seal_name(sealed["name"])] = json.dumps(sealed, indent=1).encode() + b"\n"
     return files
 
 
-def authorities(bundle: Mapping[str, Any]) -> bytes:
-    """PEM of a SPIFFE bundle's X.509 authorities; ValueError if there is none or one is no certificate."""
-    pem = b""
-    for key in bundle["keys"]:
-        if key.get("use") == "x509-svid":
-            certificate = x509.load_der_x509_certificate(b64decode(key["x5c"][0], validate=True))
-            pem += certificate.public_bytes(Encoding.PEM)
-    if not pem:
+def seal_name(seal: str) -> str:
+    """The file of a sealed key."""
+    return f"{seal}.seal.json"
+
+
+def authorities(bundle: Mapping[str, Any]) -> tuple[x509.Certificate, ...]:
+    """A SPIFFE bundle's X.509 authorities; ValueError if there is none or one is no certificate."""
+    found = tuple(
+        x509.load_der_x509_certificate(b64decode(key["x5c"][0], validate=True))
+        for key in bundle["keys"]
+        if key.get("use") == "x509-svid"
+    )
+    if not found:
         raise ValueError("a bundle without X.509 authorities")
-    return pem
+    return found
 
 
-def _line(text: object) -> bytes:
+def pem(certificates: Iterable[x509.Certificate]) -> bytes:
+    return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+
+
+def line(text: object) -> bytes:
+    """A credential as a file has it; ValueError for what is no ASCII text."""
     if not isinstance(text, str) or not text.isascii():
         raise ValueError("a credential that is no text")
     return text.rstrip("\n").encode() + b"\n"

@@ -33,13 +33,15 @@ def enroll(device: Device, server: Server, state: State, *, ak: str | None = Non
     """
     recipe = state.recipe()
     try:
-        if recipe is not None and ak in (None, _kind(recipe)):
+        kind = None if recipe is None else _kind(recipe)
+        if recipe is not None and ak in (None, kind):
             return _introduce(device, server, state, recipe)
     except DeviceError as error:
         if error.reason not in _OUTLIVED:
             raise
+        kind = None if error.reason == "recipe_damaged" else kind
     # The key is kept before anybody hears of it: an enrolment that succeeds can be used.
-    recipe = device.create_ak(ak or "p256")
+    recipe = device.create_ak(ak or kind or "p256")
     state.keep_recipe(recipe)
     return _introduce(device, server, state, recipe)
 

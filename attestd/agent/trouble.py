@@ -18,6 +18,11 @@ PASSING = frozenset(
 """Refusals that are nobody's decision about this machine: asking again is all that helps."""
 LOST = frozenset({"ak_changed", "recipe_damaged"})
 """The TPM's words for an attestation key that is gone: enrolling anew is what helps."""
+FORGOTTEN = frozenset({"attestation_failed"})
+"""The service's word, among others, for an attestation key that it does not know: the same may help."""
+FINAL = frozenset({"device_banned"})
+"""An operator's decision about this very device: what it had is not handed out any more. Another denial may
+be a policy that is corrected in a minute, and must not cut off a fleet before its credentials end."""
 _FINDINGS_SHOWN = 50
 
 

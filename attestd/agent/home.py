@@ -1,0 +1,70 @@
+"""Which device of which service is this machine, and what if it is none any more?
+
+Enrolling is done by itself where the operator named a service; enrolling anew where the TPM's own key is
+gone or the service has forgotten it, and only as the same device: another TPM is another device, which an
+operator decides about.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from attestd.agent.enroll import enroll
+from attestd.agent.errors import Misconfigured, NotEnrolled
+from attestd.agent.logs import OWN, LogFiles
+from attestd.agent.machine import Machine, opened
+from attestd.agent.state import Membership, State
+from attestd.agent.transport import Server
+from attestd.agent.trouble import AnotherTpm
+from tpm.verify.device_id import device_identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where this machine's agent lives: its TPM, its state, its logs, and how it reaches a service by its
+    URL (Misconfigured where it may not)."""
+
+    tcti: str
+    state: State
+    connect: Callable[[str], Server]
+    files: LogFiles = OWN
+
+    def machine(self, named: str | None) -> Machine:
+        """The machine as it is enrolled. NotEnrolled, or Misconfigured when `named`, the service that the
+        operator set, is another one."""
+        membership, _ = self.state.enrolment()
+        if named is not None and named != membership.server:
+            raise Misconfigured(
+                f"this machine is enrolled at {membership.server}, the settings name {named}; correct them, "
+                "or name another state directory"
+            )
+        return Machine(self.tcti, self.state, self.connect(membership.server), self.files)
+
+    def enrolled(self, named: str | None) -> Machine:
+        """The same, after enrolling there where that has not been done. Refusal, Unreachable, DeviceError."""
+        try:
+            return self.machine(named)
+        except NotEnrolled:
+            if named is None:
+                raise
+        with opened(self.tcti, self.state.directory) as device:
+            enroll(device, self.connect(named), self.state)
+        return self.machine(named)
+
+    def reactivate(self) -> Membership:
+        """Enrol anew as the device that this machine is. AnotherTpm when its TPM is not that device's; the
+        service is not asked then."""
+        membership, _ = self.state.enrolment()
+        with opened(self.tcti, self.state.directory) as device:
+            found = device_identifier(device.endorsement().public.public_key())
+            if found != membership.device_id:
+                raise AnotherTpm(
+                    f"this TPM is the device {found}, not {membership.device_id} that enrolled here; "
+                    "run `attestd agent join` to make it a device of its own"
+                )
+            return enroll(device, self.connect(membership.server), self.state)
+
+    def admitted(self) -> None:
+        """Remember that the service takes this machine for an active device."""
+        membership = self.state.membership()
+        if membership is not None and membership.state != "active":
+            self.state.keep_membership(replace(membership, state="active"))
