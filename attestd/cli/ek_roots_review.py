@@ -18,7 +18,7 @@ from attestd.clock import rfc3339
 from tpm.verify.certificate import Certificate, key_name, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Reviewed = Literal["fingerprint", "yes", "asked", "no"]
+Reviewed = Literal["fingerprint", "yes", "asked"]
 Ask = Callable[[str], bool]
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -55,7 +55,6 @@ class Provenance:
             "fingerprint": "its SHA-256 is the one that was named",
             "yes": "taken as it is, with --yes",
             "asked": "looked at",
-            "no": "its SHA-256 was not compared with anything",
         }
         return f"{printable(self.source)}, by {self.by} at {rfc3339(self.at)}: {looked[self.reviewed]}"
 
@@ -82,12 +81,29 @@ def review_options(command: Command) -> Command:
 
 
 def person() -> Ask | None:
-    """Who can be asked: whoever sits at the terminal, if anybody does."""
+    """Who can be asked: whoever sits at the terminal, if there is one."""
     return (lambda question: click.confirm(question, err=True)) if sys.stdin.isatty() else None
 
 
-def look_at(certificates: Sequence[Certificate], review: Review, *, source: str, ask: Ask | None) -> Reviewed:
-    """How these were looked at; Failure where they are not the ones that were meant, or are declined."""
+def require_review(
+    certificates: Sequence[Certificate], review: Review, *, source: str, ask: Ask | None, again: str
+) -> None:
+    """Failure where nobody said anything beforehand and nobody can be asked. `again` is the command."""
+    if ask is not None or review.yes or review.fingerprints:
+        return
+    for one in certificates:
+        click.echo("\n".join(lines(one, source)), err=True)
+    named = "".join(f" --sha256 {one.sha256}" for one in certificates)
+    step = f"compare what is shown with what the maker publishes, then: attestd {again}{named}"
+    raise Failure(f"nothing trusted: there is no terminal to ask at; {step}")
+
+
+def look_at(
+    certificates: Sequence[Certificate], review: Review, *, source: str, ask: Ask | None, again: str
+) -> Reviewed:
+    """How these were looked at; Failure where they are not the ones that were meant, are declined, or were
+    not looked at.
+    """
     found = {one.sha256 for one in certificates}
     if review.fingerprints:
         if not found <= review.fingerprints:
@@ -96,11 +112,10 @@ def look_at(certificates: Sequence[Certificate], review: Review, *, source: str,
         return "fingerprint"
     if review.yes:
         return "yes"
-    if ask is None:
-        return "no"
+    require_review(certificates, review, source=source, ask=ask, again=again)
     for one in certificates:
         click.echo("\n".join(lines(one, source)), err=True)
-    if not ask("Does the maker publish the same SHA-256? Trust it?"):
+    if ask is None or not ask("Does the maker publish the same SHA-256? Trust it?"):
         raise Failure(f"nothing trusted: {source} was declined")
     return "asked"
 

@@ -148,7 +148,7 @@ def _set_up(scene: Scene, operator: Person, tpm: SoftwareTpm, stack: ExitStack) 
         "An operator says whose TPMs to trust and what is good, and starts the service"
     ):
         operator.runs("init", ".", "--trust-domain", DOMAIN, "--listen", scene.url.removeprefix("http://"))
-        operator.runs("ek-roots", "import", "tpm-maker.pem")
+        operator.runs("ek-roots", "import", "tpm-maker.pem", "--yes")
         for line in policy.splitlines():
             operator.display.say(f"│ {line}".rstrip(), "dim")
         operator.runs("policy", "apply", "gateway.toml")

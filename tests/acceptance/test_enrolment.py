@@ -229,7 +229,7 @@ def test_what_rests_on_a_withdrawn_root_ends_with_it(deployment: Deployment, mac
     trusted = deployment.directory / "other.pem"
     maker = TestMaker.create("Another Maker")
     trusted.write_bytes(maker.pem)
-    deployment.operate("ek-roots", "import", str(trusted))
+    deployment.operate("ek-roots", "import", str(trusted), "--yes")
     deployment.restart()
     other = Machine.create(maker)
     deployment.enroll(other)
