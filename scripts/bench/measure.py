@@ -65,6 +65,20 @@ class Row:
         return f"{self.name:<44} {self.ours!s:<34} {floor:<34} {ratio:>6}  {bound} {self.note}".rstrip()
 
 
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of the table that is no time: what was counted, what we promise of it, and whether that
+    holds."""
+
+    name: str
+    found: str
+    promised: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{self.name:<44} {self.found}  {self.promised}{'' if self.holds else '  MISSED'}"
+
+
 def pair(
     name: str, ours: Work, floor: Work, *, bound: float | None, pairs: int = 1500, batch: int = 1
 ) -> Row:

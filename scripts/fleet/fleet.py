@@ -12,7 +12,7 @@ from scripts.fleet.machine import Machine
 from tpm.swtpm_ca import TestCa
 
 _LOOK_SECONDS = 0.02
-_MEMORY_OF_MANY = 16 << 20
+_FREE_FOR_MANY = 16 << 20
 """KiB that must be free for `MANY` agents."""
 MANY, FEW = 200, 50
 
@@ -34,10 +34,6 @@ class Fleet:
         with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
             list(pool.map(Machine.power_on, self.machines))
 
-    def enroll(self) -> None:
-        for machine in self.machines:
-            machine.enroll()
-
     def start_agents(self, *, within: float) -> Mapping[str, float]:
         """All at once. Seconds from the first start until each machine has its identity, by its name;
         Late if one has none `within` so many seconds."""
@@ -55,8 +51,11 @@ class Fleet:
             machine.settle()
 
 
-def identities(machines: Sequence[Machine], *, within: float) -> dict[str, float]:
-    """Seconds from now until each has its identity, by its name; Late if one has none in time."""
+def identities(
+    machines: Sequence[Machine], *, within: float, look: float = _LOOK_SECONDS
+) -> dict[str, float]:
+    """Seconds from now until each has its identity, by its name; Late if one has none in time. `look`: how
+    often to look, in seconds."""
     begin, waiting, had = time.monotonic(), list(machines), dict[str, float]()
     while waiting:
         now = time.monotonic() - begin
@@ -65,7 +64,7 @@ def identities(machines: Sequence[Machine], *, within: float) -> dict[str, float
         if waiting and now > within:
             one = waiting[0]
             raise Late(f"{len(waiting)} machines without identity; {one.name}: {one.log()[-500:]}")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(look)
     return had
 
 
@@ -81,7 +80,7 @@ def powered(fleet: Fleet) -> Iterator[Fleet]:
 
 def affordable(free: Callable[[], int] | None = None) -> int:
     """How many agents this machine has the memory for: `MANY`, else `FEW`."""
-    return MANY if (free or free_memory)() >= _MEMORY_OF_MANY else FEW
+    return MANY if (free or free_memory)() >= _FREE_FOR_MANY else FEW
 
 
 def free_memory() -> int:
@@ -94,11 +93,12 @@ def free_memory() -> int:
 
 def largest(machines: Sequence[Machine]) -> int:
     """KiB: the most memory that one of their agents ever had."""
-    return max(_peak(machine.agent.pid) for machine in machines if machine.agent is not None)
+    return max(memory(machine.agent.pid, "VmHWM") for machine in machines if machine.agent is not None)
 
 
-def _peak(pid: int) -> int:
+def memory(pid: int, which: str) -> int:
+    """KiB: "VmRSS" is what a process has now, "VmHWM" the most that it ever had."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{which}:"):
             return int(line.split()[1])
     return 0

@@ -10,13 +10,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from attestd.agent.enroll import enroll
-from attestd.agent.machine import opened
 from attestd.agent.state import State
 from attestd.agent.transport import Server
 from scripts.fleet.starts import TRACE
@@ -26,6 +22,8 @@ from tpm.swtpm_ca import TestCa
 
 AGENT = "telemetry"
 FORMATS = ("x509-svid", "wit-svid")
+_FAILED = "; next try "
+"""What an agent says of each try that failed."""
 _CONFIGURATION = """
 server = "{url}"
 ca = "{ca}"
@@ -71,14 +69,19 @@ class Machine:
         return self.directory / "agent.toml"
 
     @property
+    def tpm_socket(self) -> Path:
+        """The same each time, as a device's path is. Its control channel is beside it."""
+        return self.directory / "tpm"
+
+    @property
     def tcti(self) -> str:
-        """The same each time, as a device's path is."""
-        return f"swtpm:path={self.directory / 'tpm'}"
+        return f"swtpm:path={self.tpm_socket}"
 
     @property
     def identity(self) -> Path:
-        """Is there from when its agent has an identity until the power goes."""
-        return self.volatile / AGENT / f"{AGENT}.svid.pem"
+        """Is there from when its agent has an identity until the power goes; a link to another place after
+        each renewal."""
+        return self.volatile / AGENT / f"{AGENT}.current"
 
     @property
     def device_id(self) -> str:
@@ -92,22 +95,16 @@ class Machine:
         tpm.__enter__()
         self._tpm = tpm
         for suffix in ("", ".ctrl"):
-            link = self.directory / f"tpm{suffix}"
+            link = self.tpm_socket.with_suffix(suffix)
             link.unlink(missing_ok=True)
             link.symlink_to(tpm.tcti.removeprefix("swtpm:path=") + suffix)
-
-    def enroll(self) -> None:
-        """Once in a machine's life."""
-        state = State(self.directory / "state")
-        with opened(self.tcti, state.directory) as device:
-            enroll(device, self._server, state)
 
     def start_agent(self, *, trace: Path | None = None) -> None:
         """What systemd would do. With `trace`, the agent says there what it imports, and all else that it
         has to say."""
         command = [str(ATTESTD), "agent", "run", "--config", str(self.configuration)]
         environment = os.environ | ({} if trace is None else TRACE)
-        with (trace or self.directory / "log").open("ab") as log:
+        with (trace or self.directory / "log").open("wb") as log:
             # A session of its own: Ctrl-C at a terminal is for the rehearsal, which ends it.
             self.agent = subprocess.Popen(
                 command,
@@ -117,6 +114,15 @@ class Machine:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def end_agent(self) -> None:
+        """As systemd would before it starts it again, but for the files, which would stay."""
+        assert self.agent is not None
+        self.agent.terminate()
+        self.agent.wait()
+        self.agent = None
+        shutil.rmtree(self.volatile)
+        self.volatile.mkdir()
 
     def cut(self) -> None:
         """The power is gone, without warning to anybody."""
@@ -136,13 +142,10 @@ class Machine:
             self._tpm = None
         shutil.rmtree(self.volatile, ignore_errors=True)
 
-    def told(self) -> Mapping[str, Any]:
-        """What `attestd agent status --json` says."""
-        command = [str(ATTESTD), "agent", "status", "--json", "--state", str(self.directory / "state")]
-        ended = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-        members: Mapping[str, Any] = json.loads(ended.stdout or b"{}")
-        return members
+    def tries(self) -> int:
+        """How many its agent needed for its identity since it was started, by its own words."""
+        return 1 + self.log().count(_FAILED)
 
     def log(self) -> str:
-        """What its agents said."""
+        """What its agent said since it was started."""
         return (self.directory / "log").read_text(errors="replace")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from attestd.agent.transport import Server
 from scripts.fleet.fleet import Fleet, identities, largest, powered
@@ -18,7 +19,7 @@ from tpm.swtpm_ca import make_test_ca
 PROMISED_SECONDS, PROMISED_TRIES = 60.0, 5
 """Until the last machine has its identity, beyond what the starts of the processes take; and the most tries
 that one may need."""
-_SHARED_MEMORY = Path("/dev/shm")
+_TMPFS = Path("/dev/shm")
 
 Say = Callable[[str], None]
 
@@ -49,6 +50,12 @@ class Figures:
         for name, tries in self.tries.items():
             if tries > PROMISED_TRIES:
                 yield f"machine {name} needed {tries} tries"
+        yield from self.repeated()
+        if self.doings.errors:
+            yield f"the service answered {self.doings.errors} times that it cannot serve"
+
+    def repeated(self) -> Iterator[str]:
+        """Who was not issued everything exactly once."""
         for name, device_id in self.device_ids.items():
             issued, rounds = self.doings.issued.get(device_id, 0), self.doings.rounds.get(device_id, 0)
             if (issued, rounds) != (len(FORMATS), 1):
@@ -56,33 +63,34 @@ class Figures:
         strangers = self.doings.issued.keys() - set(self.device_ids.values())
         if strangers:
             yield f"{len(strangers)} devices that are not of the fleet were issued something"
-        if self.doings.errors:
-            yield f"the service answered {self.doings.errors} times that it cannot serve"
 
 
 @contextmanager
-def stage(count: int, *, database: str | None = None) -> Iterator[tuple[Serving, Fleet]]:
-    """A running service, and a fleet that is enrolled at it, its power on and no agent started."""
-    memory = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
+def stage(
+    count: int, *, url: str | None = None, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[Serving, Fleet]]:
+    """A running service, and a fleet that it does not know yet, its power on and no agent started. `url` is
+    where the agents find it, if something stands in between."""
     with ExitStack() as stack:
         disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-")))
-        volatile = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-", dir=memory)))
+        volatile = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-", dir=_TMPFS)))
         authority, maker = Authority(disk), make_test_ca("fleet's TPM maker")
-        service = fleet_service(disk / "service", maker, tls=authority.issue("server"), database=database)
+        known = dict(settings) | ({} if url is None else {"external_url": f'"{url}"'})
+        service = fleet_service(disk / "service", maker, tls=authority.issue("server"), settings=known)
         serving = stack.enter_context(service)
-        server = Server(serving.url, authority.pem)
+        server = Server(url or serving.url, authority.pem)
         fleet = Fleet(disk, volatile, count, server, maker)
         stack.enter_context(powered(fleet))
-        fleet.enroll()
         yield serving, fleet
 
 
 def rehearse(count: int, say: Say, *, database: str | None = None) -> Figures:
     """All of it; `say` is told how far it is. fleet.Late when a machine has no identity in sensible time."""
     patience = 60.0 + count
-    say(f"{count} software TPMs start and enrol")
-    with stage(count, database=database) as (serving, fleet):
-        say("their agents start")
+    say(f"{count} software TPMs start")
+    settings = {} if database is None else {"database": f'"{database}"'}
+    with stage(count, settings=settings) as (serving, fleet):
+        say("their agents start and enrol")
         first = fleet.start_agents(within=patience)
         say(f"all have an identity after {max(first.values()):.1f} s; the power goes")
         fleet.cut_power()

@@ -6,7 +6,7 @@ the machines of a plant behind one router do. Counts come from its own audit log
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,12 @@ key = "any"
 """
 
 
-def fleet_service(directory: Path, ca: TestCa, *, tls: Pair, database: str | None = None) -> Serving:
-    """To be entered. `database` as in `attestd.toml`; without it, SQLite with full durability."""
+def fleet_service(directory: Path, ca: TestCa, *, tls: Pair, settings: Mapping[str, str]) -> Serving:
+    """To be entered: on SQLite with full durability. `settings` replace lines of `attestd.toml`."""
     policy = _POLICY.format(zero="00" * 32, agent=AGENT, formats=json.dumps(FORMATS))
     serving = Serving(directory, policies=(), root=ca.root, tls=tls)
-    settings = {"unproven_per_second": "50", "device_per_minute": "60", "tofu": "false"}
-    if database is not None:
-        settings["database"] = json.dumps(database)
-    configure(directory, settings)
+    limits = {"unproven_per_second": "50", "device_per_minute": "60", "tofu": "false"}
+    configure(directory, limits | dict(settings))
     path = directory / "fleet.toml"
     path.write_text(policy)
     serving.operate("policy", "apply", str(path))
@@ -70,46 +68,44 @@ class Doings:
         return sum(count for status, count in self.answers.items() if 400 <= status < 500)
 
 
+class AccessLog:
+    """The lines of the service's access log from now on, or from the last `skip`."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._path = serving.directory / "log"
+        self.skip()
+
+    def skip(self) -> None:
+        self._offset = self._path.stat().st_size
+
+    def requests(self) -> list[Mapping[str, Any]]:
+        """In the order of their answers."""
+        with self._path.open("rb") as log:
+            log.seek(self._offset)
+            told = [json.loads(line) for line in log if line.endswith(b"\n")]
+        return [line for line in told if line.get("event") == "request"]
+
+
 class Watched:
     """The service's logs from now on."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._log = serving.directory / "log"
-        self._offset = self._log.stat().st_size
-        self._known = set(_places(serving))
+        self._known = {_place(record) for record in serving.listed("audit", "show")}
+        self._access = AccessLog(serving)
 
     def doings(self) -> Doings:
         """All since then."""
         issued: Counter[str] = Counter()
         rounds: Counter[str] = Counter()
         for record in self._serving.listed("audit", "show"):
-            place = (record["chain"], record["sequence"])
-            if place in self._known or record["decision"] != "accepted":
-                continue
-            issued[record["device_id"]] += record["event"] == "issue"
-            rounds[record["device_id"]] += record["event"] == "attest"
-        answers: Counter[int] = Counter()
-        busy = 0.0
-        for request in self._requests():
-            answers[request["status"]] += 1
-            busy += request["ms"] / 1000
-        return Doings(+issued, +rounds, answers, busy)
-
-    def requests(self) -> list[Mapping[str, Any]]:
-        """The lines of its access log since then."""
-        return list(self._requests())
-
-    def _requests(self) -> Iterator[Mapping[str, Any]]:
-        with self._log.open("rb") as log:
-            log.seek(self._offset)
-            for line in log:
-                if line.endswith(b"\n"):
-                    told = json.loads(line)
-                    if told.get("event") == "request":
-                        yield told
+            if record["decision"] == "accepted" and _place(record) not in self._known:
+                issued[record["device_id"]] += record["event"] == "issue"
+                rounds[record["device_id"]] += record["event"] == "attest"
+        requests = self._access.requests()
+        answers = Counter(request["status"] for request in requests)
+        return Doings(+issued, +rounds, answers, sum(request["ms"] for request in requests) / 1000)
 
 
-def _places(serving: Serving) -> Iterator[tuple[str, int]]:
-    for record in serving.listed("audit", "show"):
-        yield record["chain"], record["sequence"]
+def _place(record: Mapping[str, Any]) -> tuple[str, int]:
+    return record["chain"], record["sequence"]
