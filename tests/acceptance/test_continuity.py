@@ -59,7 +59,7 @@ def test_evidence_of_an_earlier_boot_that_was_held_back_is_stale(plant: Deployme
     ids=["one reset less", "none", "more restarts", "one restart less"],
 )
 def test_lower_counters_under_a_fresh_nonce_are_always_refused(
-    plant: Deployment, back: dict[str, int]
+    plant: Deployment, back: dict[str, Any]
 ) -> None:
     machine = replace(plant.machine(), restart_count=2)
     plant.attest(machine, credentials=wanted())
@@ -102,7 +102,7 @@ def test_an_operator_lets_a_cleared_tpm_begin_anew(plant: Deployment, gateway: M
 
 @pytest.mark.parametrize("change", [{"reset_count": 8}, {"restart_count": 1}], ids=["reset", "restart"])
 def test_an_accepted_new_boot_ends_what_rests_on_the_earlier(
-    plant: Deployment, gateway: Machine, change: dict[str, int]
+    plant: Deployment, gateway: Machine, change: dict[str, Any]
 ) -> None:
     plant.attest(gateway, credentials=wanted())
     plant.attest(gateway.later(), credentials=wanted())
@@ -135,7 +135,7 @@ def test_only_an_accepted_quote_moves_the_baseline(plant: Deployment, gateway: M
 @pytest.mark.parametrize(("boot_id", "explained"), [("second", True), ("first", False), (None, False)])
 @pytest.mark.parametrize("change", [{"reset_count": 8}, {"restart_count": 1}], ids=["reset", "restart"])
 def test_a_policy_may_want_each_boot_explained(
-    deployment: Deployment, change: dict[str, int], boot_id: str | None, explained: bool
+    deployment: Deployment, change: dict[str, Any], boot_id: str | None, explained: bool
 ) -> None:
     machine = deployment.machine()
     deployment.apply(policy_for(machine, extra='[clock]\non_reset = "reject"\n'))

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import requests
-from authlib.integrations.flask_oauth2 import ResourceProtector
-from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
-from authlib.oidc.core import IDToken
+from authlib.integrations.flask_oauth2 import ResourceProtector  # type: ignore[import-untyped]
+from authlib.oauth2.rfc9068 import JWTBearerTokenValidator  # type: ignore[import-untyped]
+from authlib.oidc.core import IDToken  # type: ignore[import-untyped]
 from flask import Flask
 from joserfc import jwt as joserfc_jwt
 from joserfc.errors import JoseError

@@ -67,13 +67,13 @@ def test_an_imported_root_is_trusted_shown_and_recorded(operator: Operator, cont
     assert listed(operator) == []
     done = operator.run("ek-roots", "import", "--yes", put(operator, content))
     assert done.exit_code == 0, done.stderr
-    for told in (
+    for words in (
         digest(MAKER),
         "CN=Maker Root",
         "p256",
         "valid from 2026-08-17T12:00:00Z to 2029-08-21T12:00:00Z",
     ):
-        assert told in done.stdout
+        assert words in done.stdout
     (told,) = listed(operator)
     assert rfc3339(now_ms() - 60_000) <= told.pop("imported_at") <= rfc3339(now_ms())
     assert told == {

@@ -18,24 +18,26 @@ from tpm.ima.measurements import read_entries
 from tpm.structures.algorithms import SHA256, SHA384, Hash
 
 SIGNED = vectors("ima/keylime-signatures")[0]
-KEYS = {"rsa": rsa.generate_private_key(65537, 2048), "ec": ec.generate_private_key(ec.SECP256R1())}
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+RSA, EC = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+KEYS: dict[str, Key] = {"rsa": RSA, "ec": EC}
 DIGEST = FileDigest("ima", "sha256", SHA256.digest(b"file"))
 VERITY = FileDigest("verity", "sha256", SHA256.digest(b"tree"))
 
 
-def pem(key) -> bytes:  # type: ignore[no-untyped-def]
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[no-any-return]
+def pem(key: Key | ed25519.Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def identifier(key) -> bytes:  # type: ignore[no-untyped-def]
+def identifier(key: Key) -> bytes:
     return x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest[-4:]
 
 
-def header(key, size: int, *, kind: int = 3, version: int = 2, hash_number: int = 4) -> bytes:  # type: ignore[no-untyped-def]
+def header(key: Key, size: int, *, kind: int = 3, version: int = 2, hash_number: int = 4) -> bytes:
     return struct.pack(">BBB4sH", kind, version, hash_number, identifier(key), size)
 
 
-def sign(key, digest: bytes, made_with: Hash = SHA256, **said: int) -> bytes:  # type: ignore[no-untyped-def]
+def sign(key: Key, digest: bytes, made_with: Hash = SHA256, **said: int) -> bytes:
     prehashed = Prehashed(made_with.primitive)
     if isinstance(key, rsa.RSAPrivateKey):
         value = key.sign(digest, padding.PKCS1v15(), prehashed)
@@ -117,13 +119,13 @@ def test_im_7_a_signature_that_does_not_hold_is_refused(name: str) -> None:
 
 def test_sha1_signatures_do_not_count() -> None:
     digest = FileDigest("ima", "sha1", bytes(20))
-    value = KEYS["rsa"].sign(bytes(20), padding.PKCS1v15(), Prehashed(hashes.SHA1()))  # type: ignore[union-attr, arg-type, call-arg]
-    assert refused(header(KEYS["rsa"], len(value), hash_number=2) + value, digest) == "file_signature"
+    value = RSA.sign(bytes(20), padding.PKCS1v15(), Prehashed(hashes.SHA1()))
+    assert refused(header(RSA, len(value), hash_number=2) + value, digest) == "file_signature"
 
 
 def test_two_keys_of_one_identifier_are_both_tried() -> None:
-    first, second = KEYS["ec"], ec.generate_private_key(ec.SECP256R1())
-    keys = FileKeys({identifier(first): (second.public_key(), first.public_key())})  # type: ignore[arg-type]
+    first, second = EC, ec.generate_private_key(ec.SECP256R1())
+    keys = FileKeys({identifier(first): (second.public_key(), first.public_key())})
     assert verify_file_signature(sign(first, DIGEST.digest), digest=DIGEST, keys=keys) == first.public_key()
 
 
