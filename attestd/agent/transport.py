@@ -8,12 +8,14 @@ settings.
 
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -95,12 +97,28 @@ class Server:
         if parts.scheme == "http":
             return http.client.HTTPConnection(host, parts.port, timeout=timeout)
         try:
-            context = ssl.create_default_context(cafile=None if self.ca is None else str(self.ca))
+            context = _trusting(self.ca)
         except (OSError, ssl.SSLError):
             raise Misconfigured(
                 f"{self.ca} has no certificate; name a PEM file with the server's CA"
             ) from None
         return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
+
+
+def _trusting(ca: Path | None) -> ssl.SSLContext:
+    """What trusts this file's authorities, or else the system's, as they are now."""
+    source = ca or ssl.get_default_verify_paths().cafile
+    version = None
+    if source is not None:
+        found = os.stat(source)
+        version = (found.st_ino, found.st_size, found.st_mtime_ns)
+    return _context(ca, version)
+
+
+@lru_cache(maxsize=2)
+def _context(ca: Path | None, version: object) -> ssl.SSLContext:
+    # Kept for a version of the file: reading all authorities of a system takes longer than a whole round.
+    return ssl.create_default_context(cafile=None if ca is None else str(ca))
 
 
 @contextmanager

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from attestd.agent.errors import Unreachable
+from attestd.agent.state import replace_file
+from attestd.agent.transport import Server
 from tests.attestd.web.certificates import Authority
 from tests.serving import Agent, Serving
 from tpm.swtpm import SoftwareTpm
@@ -45,6 +48,20 @@ def test_ag_5_a_certificate_of_an_unknown_authority_is_refused(machine: Agent, t
 def test_ag_5_another_authoritys_word_does_not_count(machine: Agent, tmp_path: Path) -> None:
     other = Authority(tmp_path)
     assert "certificate is not trusted" in machine.enroll("--ca", other.pem, status=3).stderr
+
+
+def test_ag_5_a_file_of_authorities_counts_as_it_is_now(
+    secure: Serving, authority: Authority, tmp_path: Path
+) -> None:
+    trusted, other = tmp_path / "ca.pem", Authority(tmp_path)
+    server = Server(secure.url, trusted)
+    trusted.write_bytes(authority.pem.read_bytes())
+    assert server.get("/.well-known/spiffe/bundle")["keys"]
+    replace_file(trusted, other.pem.read_bytes())
+    with pytest.raises(Unreachable, match="certificate is not trusted"):
+        server.get("/.well-known/spiffe/bundle")
+    replace_file(trusted, authority.pem.read_bytes())
+    assert server.get("/.well-known/spiffe/bundle")["keys"]
 
 
 def test_ag_5_a_certificate_for_another_name_is_refused(
