@@ -7,6 +7,7 @@ import pytest
 
 from tests.tpm.eventlog.logs import secure_boot_log
 from tpm.errors import StructureError
+from tpm.eventlog.events import EventType
 from tpm.eventlog.facts.boot import read_facts
 from tpm.eventlog.userspace import RECORDS_LIMIT, SIZE_LIMIT, read_userspace
 
@@ -111,3 +112,26 @@ def test_a_section_of_the_kernel_image_does_not_pass_for_a_phase(text: str) -> N
     facts = read_facts(log, bank="sha256", registers=None, userspace=read_userspace(line(moved)))
     assert facts.phases == ()
     assert facts.unexplained[11] == (len(log.events),)
+
+
+@pytest.mark.parametrize("register", [7, 12])
+def test_systemds_separator_is_explained_in_its_own_log_only(register: int) -> None:
+    content = b"os-separator"
+    digest = {"hashAlg": "sha256", "digest": hashlib.sha256(content).hexdigest()}
+    told = {**GOOD, "pcr": register, "digests": [digest], "content": {"string": "os-separator"}}
+    log = secure_boot_log().read()
+    facts = read_facts(log, bank="sha256", registers=None, userspace=read_userspace(line(told)))
+    assert facts.unexplained.get(register, ()) == ()
+    # The firmware's log does not have it, whatever it calls it.
+    for kind in (EventType.EV_IPL, EventType.EV_POST_CODE, EventType.EV_EVENT_TAG):
+        maker = secure_boot_log().add(register, kind, content)
+        facts = read_facts(maker.read(), bank="sha256", registers=None)
+        assert facts.unexplained[register] == (len(maker.records),)
+
+
+def test_what_is_only_called_systemds_separator_is_not_explained() -> None:
+    other = {"hashAlg": "sha256", "digest": hashlib.sha256(b"something else").hexdigest()}
+    told = {**GOOD, "pcr": 7, "digests": [other], "content": {"string": "os-separator"}}
+    log = secure_boot_log().read()
+    facts = read_facts(log, bank="sha256", registers=None, userspace=read_userspace(line(told)))
+    assert facts.unexplained[7] == (len(log.events),)
