@@ -41,11 +41,9 @@ class Keeper:
         demands: Demands,
         *,
         clock: Callable[[], int] = now_ms,
-        alive: Callable[[], None] = lambda: None,
     ) -> None:
-        """`alive` is called whenever the loop comes round: at least every `SLICE_SECONDS` while it is
-        healthy."""
-        self._upkeep, self._demands, self._clock, self._alive = upkeep, demands, clock, alive
+        """`clock` in milliseconds, as of both."""
+        self._upkeep, self._demands, self._clock = upkeep, demands, clock
         self._worker = Worker("attestd-agent")
         self._picture = upkeep.holdings
         self._turned = asyncio.Event()
@@ -85,6 +83,10 @@ class Keeper:
             lambda: self._demands.proof(agent, access_token, method, url, nonce=nonce)
         )
 
+    def busy_for(self) -> float:
+        """Seconds since the worker began with what it is at."""
+        return self._worker.busy_for()
+
     def reconfigure(self, settings: Settings) -> None:
         """Other workloads from now on; what they have is asked for at once."""
         self._upkeep.reconfigure(settings)
@@ -96,7 +98,6 @@ class Keeper:
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                self._alive()
                 pause = min(SLICE_SECONDS, max(0, self._upkeep.due() - self._clock()) / 1000)
                 if pause:
                     await self._rest(pause, stopping)

@@ -36,7 +36,7 @@ class Turn:
     clean: bool = False
 
 
-class AlreadyRunning(Misconfigured):
+class AlreadyRunning(Exception):
     """Another agent runs with this state directory."""
 
 

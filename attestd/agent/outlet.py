@@ -1,6 +1,6 @@
 """Where does what is held go besides the Workload API?"""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from attestd.agent.holdings import Holdings
@@ -8,20 +8,26 @@ from attestd.agent.settings import Workload
 
 
 class Outlet(Protocol):
-    """Where what is held goes besides: `attestd.agent.files.Delivery`."""
+    """`attestd.agent.files.Delivery` is one. `show` and `due` are called by one thread, `reconfigure` by any;
+    `troubles` says by agent what could not be done, and is tried again."""
 
-    def show(self, holdings: Holdings, *, now: int, dead: Collection[str] = ()) -> Mapping[str, str]: ...
+    troubles: Mapping[str, str]
+
+    def show(self, holdings: Holdings, *, now: int) -> None: ...
 
     def due(self) -> int | None: ...
 
     def reconfigure(self, workloads: Sequence[Workload]) -> None: ...
 
 
-class NoFiles:
-    """For a machine that delivers none."""
+class Nowhere:
+    """For a machine that delivers nothing else."""
 
-    def show(self, holdings: Holdings, *, now: int, dead: Collection[str] = ()) -> Mapping[str, str]:
-        return {}
+    def __init__(self) -> None:
+        self.troubles: Mapping[str, str] = {}
+
+    def show(self, holdings: Holdings, *, now: int) -> None:
+        return
 
     def due(self) -> int | None:
         return None

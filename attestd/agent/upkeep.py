@@ -18,7 +18,7 @@ from attestd.agent.errors import Misconfigured, Refusal
 from attestd.agent.holdings import Bundle, Held, Holdings
 from attestd.agent.home import Home
 from attestd.agent.logs import boot_id
-from attestd.agent.outlet import NoFiles, Outlet
+from attestd.agent.outlet import Nowhere, Outlet
 from attestd.agent.posture import Watch
 from attestd.agent.renewal import Renewed, renew
 from attestd.agent.schedule import Regime, Tries
@@ -48,7 +48,7 @@ class Upkeep:
         outlet: Outlet | None = None,
     ) -> None:
         """`clock` in milliseconds, `draw` from 0 to 1, `say` takes one line for the operator's journal."""
-        self._outlet: Outlet = outlet or NoFiles()
+        self._outlet: Outlet = outlet or Nowhere()
         self._home, self._clock, self._draw, self._say = home, clock, draw, say
         self._settings = self._wished = settings
         self._tries = Tries()
@@ -60,7 +60,6 @@ class Upkeep:
         self._watch = Watch(home.tcti, home.state.directory, home.files)
         self._bundle_failures = 0
         self._reactivated_at: int | None = None
-        self._dead: frozenset[str] = frozenset()
         self._withheld_until: dict[str, int] = {}
         self._unsealed: Mapping[str, str] = {}
         self._notes: Mapping[str, str] = {}
@@ -98,7 +97,7 @@ class Upkeep:
             self._round()
         elif now >= self._bundle_at:
             self._refresh()
-        elif outlet_due is None or now < outlet_due:
+        elif not self._outlet.troubles and (outlet_due is None or now < outlet_due):
             return
         self._tell()
 
@@ -186,7 +185,6 @@ class Upkeep:
         self._trouble, self._policy, self._unsealed = None, renewed.policy, renewed.unsealed
         self._tries = replace(self._tries, regime=Regime.GOOD, in_a_row=0)
         self._watch.end()
-        self._dead = frozenset()
         self._round_at = schedule.renewal_at(now, renewed.until, self._draw)
         if self._withheld_until:
             self._round_at = min(self._round_at, *self._withheld_until.values())
@@ -211,7 +209,6 @@ class Upkeep:
             self._watch.begin(now)
         if trouble.code in FINAL and self.holdings.held:
             self._say("what this machine had is given to nobody any more")
-            self._dead = frozenset(self.holdings.held)
             self.holdings = replace(self.holdings, held={})
         if trouble.regime in (Regime.DENIED, Regime.PENDING):
             self._keep_last(now)
@@ -277,8 +274,8 @@ class Upkeep:
 
     def _tell(self) -> None:
         """Files first: whoever waits for this machine's identity finds them."""
-        troubles = self._outlet.show(self.holdings, now=self._clock(), dead=self._dead)
-        self._notes = {**self._unsealed, **troubles}
+        self._outlet.show(self.holdings, now=self._clock())
+        self._notes = {**self._unsealed, **self._outlet.troubles}
         try:
             self._home.state.keep_standing(self.standing().told())
         except OSError as error:

@@ -7,6 +7,7 @@ process from ending.
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -22,6 +23,12 @@ class Worker:
         self._name = name
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._since: float | None = None
+
+    def busy_for(self) -> float:
+        """Seconds since it began with what it is at; 0 while it rests."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     async def do(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises. Who stops waiting for it does not stop it."""
@@ -44,10 +51,12 @@ class Worker:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             work, future, loop = job
+            self._since = time.monotonic()
             try:
                 result, error = work(), None
             except Exception as raised:
                 result, error = None, raised
+            self._since = None
             with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
                 loop.call_soon_threadsafe(_settle, future, result, error)
 
