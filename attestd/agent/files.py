@@ -1,17 +1,19 @@
 """How do agents get their credentials that read files and nothing else?
 
 Each workload with `files` has what it holds written there, 0600 and whole, and loses it again: each file
-when what is in it ends, all at once when the service has refused this machine. Sealed keys stay. When the
+when what is in it ends, all at once when the agent does not hold it any more. Sealed keys stay. When the
 agent stops the files stay too: programs go on through its restart, and what has ended works nowhere. The
 next agent removes what has ended meanwhile; a reboot clears the tmpfs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from attestd.agent.directory import Owner, secret_directory
@@ -21,9 +23,14 @@ from attestd.agent.generations import Generations
 from attestd.agent.holdings import Held, Holdings
 from attestd.agent.on_renewal import Commands
 from attestd.agent.settings import Workload
+from attestd.agent.worker import Worker
+from attestd.agent.workload.source import Source
+from attestd.clock import now_ms
 
 FINISH_SECONDS = 5.0
 """For the commands that run when the agent stops."""
+SLICE_SECONDS = 30.0
+"""The longest sleep: timers know nothing of a clock that was set."""
 _CAP_CHOWN = 0
 
 
@@ -40,82 +47,99 @@ class Delivery:
     ) -> None:
         """`tell` takes what the operator should read, one line each, from any thread. `chowns`: may this
         process give files away? Else the kernel is asked."""
-        self._workloads = {each.agent: each for each in workloads if each.files is not None}
+        self._workloads = self._wished = _delivered(workloads)
         self._tell, self._commands = tell, Commands(tell) if commands is None else commands
         self._chowns = may_chown() if chowns is None else chowns
         self._ends: dict[str, int] = {}
-        self._troubles: dict[str, str] = {}
+        self._had: set[str] = set()
+        self._swept: set[str] = set()
+        self.troubles: Mapping[str, str] = {}
+        """What could not be done, by agent, and is tried again at the next call."""
 
     def check(self) -> None:
         """Can all of it be written where it is to go? Misconfigured, with the fix, for the first that
         cannot."""
-        folders: set[Path] = set()
-        for workload in self._workloads.values():
+        folders: set[str] = set()
+        for agent, workload in self._workloads.items():
             with self._opened(workload) as (folder, _):
-                if folder in folders:
+                if (written := os.path.normpath(folder)) in folders:
                     raise Misconfigured(
                         f"two workloads have the files {folder}; give each a directory of its own"
                     )
-                folders.add(folder)
-            uid = _named_user(workload)
-            if uid is not None and uid != os.geteuid() and not self._chowns:
+                folders.add(written)
+            if _owner_of(workload) is not None and not self._chowns:
                 self._tell(
-                    f"the files of {workload.agent} stay this agent's own; it needs CAP_CHOWN to give them "
-                    "to the workload's user"
+                    f"the files of {agent} stay this agent's own; it needs CAP_CHOWN to give them to the "
+                    "workload's user"
                 )
 
-    def show(self, holdings: Holdings, *, now: int, dead: Collection[str] = ()) -> Mapping[str, str]:
-        """Make the files be what is held and may be used now; `dead` are agents whose credentials ended
-        before their time. An agent that has nothing yet keeps what an earlier run left, as long as it lasts.
-
-        What could not be done, by agent: it is tried again at the next call, and told once.
-        """
+    def show(self, holdings: Holdings, *, now: int) -> None:
+        """Make the files be what is held and may be used now (milliseconds). For whom nothing was held yet
+        keeps what an earlier agent left, as long as it lasts. What cannot be done is told once."""
+        if self._wished is not self._workloads:
+            self._take(self._wished, now)
         troubles = {}
         for agent, workload in self._workloads.items():
-            try:
-                self._show(workload, holdings.held.get(agent), dead=agent in dead, now=now)
-            except Misconfigured as error:
-                troubles[agent] = str(error)
-            except OSError as error:
-                troubles[agent] = f"{workload.files}: {error.strerror or error}"
-        for agent, trouble in troubles.items():
-            if self._troubles.get(agent) != trouble:
-                self._tell(f"the files of {agent} could not be written: {trouble}")
-        self._troubles = troubles
-        return troubles
+            held = holdings.held.get(agent)
+            if held is not None:
+                self._had.add(agent)
+            if (trouble := self._tried(workload, held, now)) is not None:
+                troubles[agent] = trouble
+                if self.troubles.get(agent) != trouble:
+                    self._tell(f"the files of {agent}: {trouble}")
+        self.troubles = troubles
 
     def due(self) -> int | None:
         """When the next file ends (milliseconds); None while none will."""
         return min(self._ends.values(), default=None)
 
     def reconfigure(self, workloads: Sequence[Workload]) -> None:
-        """Other workloads from now on; of one that is gone or writes elsewhere nothing is left."""
-        after = {each.agent: each for each in workloads if each.files is not None}
-        for agent, workload in list(self._workloads.items()):
-            if agent not in after or after[agent].files != workload.files:
-                self.show(Holdings({}, {}, None), now=0, dead={agent})
-                self._ends.pop(agent, None)
-        self._workloads = after
+        """Other workloads from the next `show` on; of one that is gone or writes elsewhere nothing is left.
+        From any thread."""
+        self._wished = _delivered(workloads)
 
     def close(self) -> None:
         """Waits a little for commands that run; the files stay."""
         self._commands.finish(FINISH_SECONDS)
 
-    def _show(self, workload: Workload, held: Held | None, *, dead: bool, now: int) -> None:
+    def _take(self, after: Mapping[str, Workload], now: int) -> None:
+        for agent, workload in self._workloads.items():
+            if agent not in after or after[agent].files != workload.files:
+                self._had.add(agent)
+                self._swept.discard(agent)
+                if (trouble := self._tried(workload, None, now)) is not None:
+                    self._tell(f"the files of {agent}: {trouble}")
+        self._workloads = after
+
+    def _tried(self, workload: Workload, held: Held | None, now: int) -> str | None:
+        try:
+            self._show(workload, held, now)
+        except Misconfigured as error:
+            return str(error)
+        except OSError as error:
+            return f"{workload.files}: {error.strerror or error}"
+        return None
+
+    def _show(self, workload: Workload, held: Held | None, now: int) -> None:
         agent = workload.agent
         with self._opened(workload) as (folder, files):
             found = {name: files.read(name) for name in files.present(names_of(agent))}
             there = {name: content for name, content in found.items() if content is not None}
-            fresh = {} if dead or held is None else live(agent, held.files, now=now)
-            kept = {} if dead or held is not None else live(agent, there, now=now)
-            sealed = {name: content for name, content in fresh.items() if name.endswith(SEALED)}
-            there |= {name: content for name in sealed if (content := files.read(name)) is not None}
+            fresh = {} if held is None else live(agent, held.files, now=now)
+            kept = {} if agent in self._had else live(agent, there, now=now)
+            seals = {name for name in fresh if name.endswith(SEALED)}
+            there |= {name: content for name in seals if (content := files.read(name)) is not None}
+            lasting = (fresh.keys() | kept.keys()) - seals
             changed = any(there.get(name) != content for name, content in fresh.items())
+            changed |= bool(lasting - kept.keys()) and not files.shown()
+            if agent not in self._swept:
+                files.sweep()
             if changed:
                 files.publish(fresh)
-            else:
-                files.sweep()
-            files.remove(found.keys() - fresh.keys() - kept.keys())
+            files.remove(found.keys() - lasting)
+            if not lasting:
+                files.clear()
+            self._swept.add(agent)
             self._note(agent, fresh | kept, now)
         if changed and workload.on_renewal:
             self._commands.run(workload.on_renewal, agent=agent, files=folder)
@@ -135,6 +159,22 @@ class Delivery:
             yield workload.files, Generations(directory, workload.agent, owner)
 
 
+async def follow(source: Source, delivery: Delivery, *, clock: Callable[[], int] = now_ms) -> None:
+    """Deliver every picture, and remove what ends, for as long as this is awaited."""
+    worker, seen = Worker("attestd-files"), source.holdings
+    while True:
+        await worker.do(partial(delivery.show, seen, now=clock()))
+        while source.holdings is seen:
+            due = None if delivery.troubles else delivery.due()
+            rest = SLICE_SECONDS if due is None else min(SLICE_SECONDS, max(0, due - clock()) / 1000)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await source.changed(seen)
+            if delivery.troubles or (due is not None and due <= clock()):
+                break
+        seen = source.holdings
+
+
 def holds_secrets(workload: Workload) -> bool:
     """Does it have anything that works for whoever finds it? A key in the TPM's own wrapping does not, nor
     what is bound to it: these may lie on a disk, as sealed keys must that are to open after a reboot."""
@@ -149,10 +189,8 @@ def may_chown() -> bool:
     return bool(int(told["CapEff"], 16) >> _CAP_CHOWN & 1)
 
 
-def _named_user(workload: Workload) -> int | None:
-    """The number of the one user that its callers must be; Misconfigured for one that is not here."""
-    owner = _owner_of(workload)
-    return None if owner is None else owner.uid
+def _delivered(workloads: Sequence[Workload]) -> Mapping[str, Workload]:
+    return {each.agent: each for each in workloads if each.files is not None}
 
 
 def _owner_of(workload: Workload) -> Owner | None:

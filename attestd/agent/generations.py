@@ -13,7 +13,6 @@ one sweeps it. Every name is below one descriptor, and no symbolic link is follo
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
@@ -22,6 +21,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from attestd.agent.directory import Owner, make_private
+from attestd.agent.errors import Misconfigured
 
 SIZE_LIMIT = 4 << 20
 """Bytes that are read back of one file."""
@@ -35,7 +35,7 @@ _LINKED = ".shown"
 
 class Generations:
     """In the directory of this descriptor, under names that begin with `stem`; files are the owner's, 0600,
-    where one is given, else ours. OSError from all of it."""
+    where one is given, else ours. OSError from all of it, Misconfigured where something is in the way."""
 
     def __init__(self, directory: int, stem: str, owner: Owner | None = None) -> None:
         self._directory, self._owner = directory, owner
@@ -67,7 +67,7 @@ class Generations:
                 self._drop(generation)
             raise
         os.fsync(self._directory)
-        self.sweep({generation, before or generation})
+        self._drop_all_but({generation, before})
 
     def read(self, name: str) -> bytes | None:
         """The file of this name as it was published; None where it is not there, or not as it must be."""
@@ -75,12 +75,15 @@ class Generations:
             descriptor = os.open(name, _READ, dir_fd=self._directory)
         except OSError:
             return None
-        with open(descriptor, "rb") as file:
+        try:
             told = os.fstat(descriptor)
             uid = os.geteuid() if self._owner is None else self._owner.uid
             if stat.S_IMODE(told.st_mode) != 0o600 or not stat.S_ISREG(told.st_mode) or told.st_uid != uid:
                 return None
-            content = file.read(SIZE_LIMIT + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(SIZE_LIMIT + 1)
+        finally:
+            os.close(descriptor)
         return content if len(content) <= SIZE_LIMIT else None
 
     def remove(self, names: Collection[str]) -> None:
@@ -94,12 +97,17 @@ class Generations:
         _unlink(names, self._directory)
         self._unlink_dangling()
 
-    def sweep(self, kept: Collection[str] | None = None) -> None:
-        """What killed writers left: every generation but those kept, else but the one that is shown."""
-        current = self._current()
-        for generation in self._generations():
-            if generation not in ({current} if kept is None else kept):
-                self._drop(generation)
+    def sweep(self) -> None:
+        """What killed writers left, and what was shown before: every generation but the one that is."""
+        self._drop_all_but({self._current()})
+
+    def clear(self) -> None:
+        """Every generation, and the link."""
+        self._drop_all_but(())
+
+    def shown(self) -> bool:
+        """Does the link lead to a generation?"""
+        return self._current() in self._generations()
 
     def present(self, names: Collection[str]) -> set[str]:
         """Which of these names are taken, by whatever."""
@@ -109,7 +117,7 @@ class Generations:
         """Only a directory is in the way of a file: then none of them is shown."""
         for name in self.present({*names, self._link}):
             if stat.S_ISDIR(os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_mode):
-                raise IsADirectoryError(errno.EISDIR, f"{name} is a directory; move it away", name)
+                raise Misconfigured(f"{name} is a directory; move it away")
 
     def _write(self, made: int, name: str, content: bytes) -> None:
         descriptor = os.open(name, _DRAFT, 0o600, dir_fd=made)
@@ -140,6 +148,11 @@ class Generations:
                 if stat.S_ISDIR(told.st_mode) and told.st_uid == os.geteuid():
                     found.append(name)
         return found
+
+    def _drop_all_but(self, kept: Collection[str | None]) -> None:
+        for generation in self._generations():
+            if generation not in kept:
+                self._drop(generation)
 
     def _drop(self, generation: str) -> None:
         with suppress(OSError):  # Whatever somebody put into it is not ours to remove, and keeps it.
