@@ -87,11 +87,15 @@ def _best_fit(component: Component, boot: ProvenBoot, *, now: int) -> _Fit:
 def _own(variant: Variant, histories: Sequence[Sequence[Event]], bank: str) -> frozenset[int]:
     """The events that are the variant's digests: in its order within each register, each digest once."""
     free: list[bytes | None] = list(variant.digests)
+    listed = frozenset(variant.digests)
     found: set[int] = set()
     for history in histories:
         last = -1
         for event in history:
             digest = event.digests[bank]
+            # Most variants are another edition's, of which nothing was measured.
+            if digest not in listed:
+                continue
             place = next((at for at in range(last + 1, len(free)) if free[at] == digest), None)
             if place is not None:
                 free[place], last = None, place
