@@ -12,7 +12,7 @@ from typing import Self
 
 from attestd.agent.attest import Part, Received, Wanted, attest
 from attestd.agent.keys import public_jwk
-from attestd.agent.lock import tpm_turn
+from attestd.agent.lock import TURN_SECONDS, tpm_turn
 from attestd.agent.logs import OWN, LogFiles, Logs
 from attestd.agent.state import State
 from attestd.agent.transport import Server
@@ -21,11 +21,11 @@ from tpm.device.keys import KeyBlob
 
 
 @contextmanager
-def opened(tcti: str, directory: Path | None = None) -> Iterator[Device]:
+def opened(tcti: str, directory: Path | None = None, *, patience: float = TURN_SECONDS) -> Iterator[Device]:
     """The TPM, for one thread at a time of all processes with this state directory (without one, of this
     process); closed again at the end. What a process left that died at it is flushed first. DeviceError, also
-    when the turn does not come."""
-    with tpm_turn(directory) as turn, Device(tcti) as device:
+    when the turn does not come within `patience` seconds."""
+    with tpm_turn(directory, patience=patience) as turn, Device(tcti) as device:
         if turn.orphaned:
             device.flush_leavings()
         try:
