@@ -134,7 +134,7 @@ def serving(
     with folder() as directory:
         path = directory / "workload.sock"
         settings = Settings(socket=path, workloads=workloads)
-        ready: "asyncio.Future[Serving] | Any" = threading.Event()
+        ready = threading.Event()
         kept: dict[str, Any] = {}
 
         async def main() -> None:
@@ -166,5 +166,3 @@ def serving(
 
 def me() -> str:
     return str(os.getuid())
-
-
