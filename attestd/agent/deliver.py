@@ -15,15 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestd.agent.attest import Part, Received
 from attestd.agent.errors import Unreachable, plain
+from attestd.agent.formats import SUFFIXES
 from attestd.agent.state import replace_file
 
-SUFFIXES = {
-    "x509-svid": "svid.pem",
-    "wit-svid": "wit.jwt",
-    "jwt-svid": "jwt",
-    "client-attestation": "attestation.jwt",
-}
-"""By the format of a credential, how its file's name ends."""
 _OF_A_KEY = ("svid.pem", "wit.jwt", "attestation.jwt", "key.tss", "key.pem")
 
 

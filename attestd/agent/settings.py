@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attestd.addresses import url_fault
-from attestd.agent.deliver import SUFFIXES
+from attestd.agent.formats import SUFFIXES
 from attestd.tables import Table
 from tpm.errors import PolicyError
 

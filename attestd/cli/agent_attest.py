@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from attestd.agent.attest import Wanted, attest
-from attestd.agent.deliver import SUFFIXES, deliver
+from attestd.agent.deliver import deliver
 from attestd.agent.errors import plain
+from attestd.agent.formats import SUFFIXES
 from attestd.agent.logs import Logs
 from attestd.agent.machine import opened
 from attestd.agent.state import State
