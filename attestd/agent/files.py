@@ -8,12 +8,10 @@ next agent removes what has ended meanwhile; a reboot clears the tmpfs.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pwd
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 
 from attestd.agent.directory import Owner, secret_directory
@@ -23,14 +21,9 @@ from attestd.agent.generations import Generations
 from attestd.agent.holdings import Held, Holdings
 from attestd.agent.on_renewal import Commands
 from attestd.agent.settings import Workload
-from attestd.agent.worker import Worker
-from attestd.agent.workload.source import Source
-from attestd.clock import now_ms
 
-FINISH_SECONDS = 5.0
+FINISH_SECONDS = 1.0
 """For the commands that run when the agent stops."""
-SLICE_SECONDS = 30.0
-"""The longest sleep: timers know nothing of a clock that was set."""
 _CAP_CHOWN = 0
 
 
@@ -157,22 +150,6 @@ class Delivery:
         owner = _owner_of(workload) if self._chowns else None
         with secret_directory(workload.files, owner=owner, in_memory=holds_secrets(workload)) as directory:
             yield workload.files, Generations(directory, workload.agent, owner)
-
-
-async def follow(source: Source, delivery: Delivery, *, clock: Callable[[], int] = now_ms) -> None:
-    """Deliver every picture, and remove what ends, for as long as this is awaited."""
-    worker, seen = Worker("attestd-files"), source.holdings
-    while True:
-        await worker.do(partial(delivery.show, seen, now=clock()))
-        while source.holdings is seen:
-            due = None if delivery.troubles else delivery.due()
-            rest = SLICE_SECONDS if due is None else min(SLICE_SECONDS, max(0, due - clock()) / 1000)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(rest):
-                    await source.changed(seen)
-            if delivery.troubles or (due is not None and due <= clock()):
-                break
-        seen = source.holdings
 
 
 def holds_secrets(workload: Workload) -> bool:

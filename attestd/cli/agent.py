@@ -13,7 +13,8 @@ VERBS = {
     "attest": "Prove how this machine booted and write what its policy grants.",
     "run": "Attest at boot and from then on, and serve what this machine holds to its programs.",
     "status": "Say where this machine is enrolled and how its last attestation ended.",
-    "token": "Attest, get an access token bound to a key in the TPM, and print it.",
+    "exec": "Run a program with credentials in files that are kept fresh while it runs.",
+    "token": "Get an access token bound to a key in the TPM, and print it.",
     "unseal": "Write the secret of a sealed key to standard output.",
 }
 """Every verb with its line of help."""

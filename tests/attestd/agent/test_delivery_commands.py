@@ -2,7 +2,6 @@
 held up."""
 
 import ast
-import asyncio
 import os
 import shutil
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attestd.agent.files import Delivery, follow
+from attestd.agent.files import Delivery
 from attestd.agent.holdings import NOTHING, Holdings
 from attestd.agent.on_renewal import Commands, run_command
 from tests.attestd.agent.delivered import MINUTE, NOW, contents, holding, lying, workload
@@ -150,49 +149,3 @@ def test_a_slow_command_holds_up_no_delivery_and_runs_once_for_many(memory: Path
     assert lying(memory / "files") == rounds[-1]
     assert commands.finish(10)
     assert (tmp_path / "ran").read_text().count("ran") <= 2
-
-
-class Pictures:
-    """A source that shows one picture after the other."""
-
-    def __init__(self) -> None:
-        self.holdings = NOTHING
-        self._turned = asyncio.Event()
-
-    def show(self, picture: Holdings) -> None:
-        self.holdings = picture
-        self._turned.set()
-        self._turned = asyncio.Event()
-
-    async def changed(self, seen: Holdings) -> Holdings:
-        while self.holdings is seen:
-            await self._turned.wait()
-        return self.holdings
-
-
-def test_every_picture_is_delivered_and_what_ends_is_removed_in_time(memory: Path) -> None:
-    wanted, files = workload(memory / "files"), contents(end=NOW + 1000, jwt_end=NOW + 3000)
-
-    async def until(names: set[str]) -> None:
-        while not (memory / "files").exists() or lying(memory / "files").keys() != names:
-            await asyncio.sleep(0.01)
-
-    async def all_of_it() -> None:
-        began = time.monotonic()
-
-        def clock() -> int:
-            return NOW + int((time.monotonic() - began) * 1000)
-
-        source, delivery = Pictures(), Delivery([wanted], tell=print)
-        following = asyncio.create_task(follow(source, delivery, clock=clock))  # type: ignore[arg-type]
-        async with asyncio.timeout(10):
-            await until(set())
-            source.show(holding(wanted, files))
-            await until(set(files))
-            await until({"telemetry.jwt", "result.jwt", "bundle.pem"})
-            assert clock() >= NOW + 1000
-            source.show(NOTHING)
-            await until(set())
-        following.cancel()
-
-    asyncio.run(all_of_it())
