@@ -6,7 +6,7 @@ said no, asking more often changes nothing: slow, at fixed intervals. Pure: `dra
 1 (1 excluded), times are milliseconds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
@@ -111,8 +111,3 @@ class Tries:
         if len(self.times) < TRIES_AN_HOUR:
             return wished
         return max(wished, self.times[-TRIES_AN_HOUR] + HOUR)
-
-
-def earliest(times: Iterable[int | None]) -> int | None:
-    """The first of those that there are."""
-    return min((time for time in times if time is not None), default=None)

@@ -14,19 +14,19 @@ from typing import Any
 
 from attestd.agent import schedule
 from attestd.agent.bundle import bundle_pem, fetch_bundle, orphaned
-from attestd.agent.errors import Misconfigured, Refusal
+from attestd.agent.errors import Misconfigured
 from attestd.agent.holdings import Bundle, Held, Holdings
 from attestd.agent.home import Home
 from attestd.agent.logs import boot_id
 from attestd.agent.outlet import Nowhere, Outlet
 from attestd.agent.posture import Watch
-from attestd.agent.renewal import Renewed, renew
+from attestd.agent.renewal import Renewed
+from attestd.agent.rounds import Rounds
 from attestd.agent.schedule import Regime, Tries
 from attestd.agent.settings import Settings
 from attestd.agent.standing import Standing, last_outcome, say_expiry
-from attestd.agent.trouble import FINAL, FORGOTTEN, LOST, Trouble, trouble_of
+from attestd.agent.trouble import FINAL, Trouble, trouble_of
 from attestd.clock import now_ms, rfc3339
-from tpm.errors import DeviceError
 
 BACKWARDS_MS = 2000
 """A clock that is set back by more than this makes every plan void."""
@@ -59,10 +59,11 @@ class Upkeep:
         self._bundle_at = _NEVER
         self._watch = Watch(home.tcti, home.state.directory, home.files)
         self._bundle_failures = 0
-        self._reactivated_at: int | None = None
+        self._rounds = Rounds(home, clock=clock, say=say)
         self._withheld_until: dict[str, int] = {}
         self._unsealed: Mapping[str, str] = {}
         self._notes: Mapping[str, str] = {}
+        self._told: dict[str, Any] = {}
         self.holdings = Holdings({}, {each.agent: _WAITING for each in settings.workloads}, None)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -74,7 +75,9 @@ class Upkeep:
         if self._wished is not self._settings:
             return self._seen
         others = (self._watch.due, self._outlet.due())
-        return min(self._round_at, self._bundle_at, self._expiry(), *(at for at in others if at is not None))
+        return min(
+            self._round_at, self._refresh_due(), self._expiry(), *(at for at in others if at is not None)
+        )
 
     def work(self) -> None:
         """Do what is due, at most one thing that takes the network. Raises nothing that a later try may
@@ -95,7 +98,7 @@ class Upkeep:
         outlet_due = self._outlet.due()
         if now >= self._round_at:
             self._round()
-        elif now >= self._bundle_at:
+        elif now >= self._refresh_due():
             self._refresh()
         elif not self._outlet.troubles and (outlet_due is None or now < outlet_due):
             return
@@ -137,44 +140,21 @@ class Upkeep:
     # --- a round ----------------------------------------------------------------------------------
 
     def _round(self) -> None:
+        now, withheld = self._clock(), self._withheld_until
+        wanted = [each for each in self._settings.workloads if withheld.get(each.agent, now) <= now]
         try:
-            renewed = self._renewed()
-            self._home.admitted()
+            renewed = self._rounds.run(self._settings, wanted)
         except Exception as error:  # Whatever it was, the next try is planned.
             self._fail(trouble_of(error))
         else:
             self._succeed(renewed)
-
-    def _renewed(self) -> Renewed:
-        machine = self._home.enrolled(self._settings.server)
-        now = self._clock()
-        wanted = [
-            each for each in self._settings.workloads if self._withheld_until.get(each.agent, now) <= now
-        ]
-        try:
-            return renew(machine, wanted, clock=self._clock)
-        except (DeviceError, Refusal) as error:
-            if not self._may_reactivate(error):
-                raise
-            lost = error.reason if isinstance(error, DeviceError) else error.code
-        self._reactivated_at = self._clock()
-        self._say(f"enrolling anew as the same device ({lost})")
-        self._home.reactivate()
-        return renew(machine, wanted, clock=self._clock)
-
-    def _may_reactivate(self, error: DeviceError | Refusal) -> bool:
-        """Is it the attestation key that is not known any more, and was that not tried just now?"""
-        word, words = (error.reason, LOST) if isinstance(error, DeviceError) else (error.code, FORGOTTEN)
-        before = self._reactivated_at
-        rested = before is None or self._clock() >= before + schedule.DENIED_PAUSE // 2
-        return word in words and rested and self._settings.reactivate
 
     def _succeed(self, renewed: Renewed) -> None:
         now = self._clock()
         if self._trouble is not None or self._policy is None:
             self._say(f"accepted by {_policy_name(renewed.policy)}")
             self._since = now
-        changed = self._policy is not None and self._policy != renewed.policy
+        changed = self._policy not in (None, renewed.policy)
         skipped = {agent for agent, until in self._withheld_until.items() if until > now}
         for agent, why in renewed.withheld.items():
             self._withheld_until[agent] = now + schedule.WITHHELD_PAUSE
@@ -188,8 +168,7 @@ class Upkeep:
         self._round_at = schedule.renewal_at(now, renewed.until, self._draw)
         if self._withheld_until:
             self._round_at = min(self._round_at, *self._withheld_until.values())
-        if changed and skipped:
-            # Another version may give what the last one did not.
+        if changed and skipped:  # Another version may give what the last one did not.
             self._withheld_until.clear()
             self._round_at = now
         self._take_bundle(renewed.bundle, renewed.hint)
@@ -250,6 +229,11 @@ class Upkeep:
             self._say("a signing key was retired; renewing at once")
             self._round_at = self._tries.not_before(now)
 
+    def _refresh_due(self) -> int:
+        """Not while each round fails before, or at, the bundle that it begins with."""
+        waits = self._trouble is not None and self._trouble.regime not in (Regime.DENIED, Regime.PENDING)
+        return _NEVER if waits else self._bundle_at
+
     def _take_bundle(self, bundle: Bundle, hint: int | None) -> None:
         self._bundle_failures = 0
         self._bundle_at = schedule.refresh_at(self._clock(), hint, self._draw)
@@ -276,8 +260,12 @@ class Upkeep:
         """Files first: whoever waits for this machine's identity finds them."""
         self._outlet.show(self.holdings, now=self._clock())
         self._notes = {**self._unsealed, **self._outlet.troubles}
+        told = self.standing().told()
+        if told | {"time": None} == self._told | {"time": None}:
+            return  # Every write wears out a little of the disk.
         try:
-            self._home.state.keep_standing(self.standing().told())
+            self._home.state.keep_standing(told)
+            self._told = told
         except OSError as error:
             self._say(f"the standing was not written: {error.strerror or error}")
 

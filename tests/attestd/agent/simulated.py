@@ -1,0 +1,202 @@
+"""A service and a machine whose time is a number: all is real but the clock, the network and chance."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from attestd.agent.errors import Refusal, Unreachable
+from attestd.agent.home import Home
+from attestd.agent.logs import LogFiles
+from attestd.agent.outlet import Outlet
+from attestd.agent.settings import Callers, Settings, Workload
+from attestd.agent.state import State
+from attestd.agent.transport import Server
+from attestd.agent.upkeep import Upkeep
+from attestd.clock import now_ms
+from attestd.issue import rotation
+from attestd.store import signing_keys
+from attestd.wire import Problem
+from tests.deployment import SERVER, Deployment
+from tests.serving import FRESH
+from tpm.swtpm import SoftwareTpm
+from tpm.swtpm_ca import shared_test_ca
+
+SECOND, MINUTE, HOUR = 1000, 60_000, 3_600_000
+BUNDLE = "/.well-known/spiffe/bundle"
+
+
+@dataclass
+class Clock:
+    now: int = field(default_factory=now_ms)
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@dataclass
+class Weather:
+    """What is between machine and service. `requests` are the times and paths of all that were sent."""
+
+    deployment: Deployment
+    clock: Clock
+    fault: Exception | None = None
+    requests: list[tuple[int, str]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def away(self) -> None:
+        self.fault = Unreachable(f"{SERVER} does not answer")
+
+    def slow_down(self, retry_after: int) -> None:
+        self.fault = Refusal(429, {"code": "slow_down", "detail": "Too many."}, retry_after)
+
+    def fair(self) -> None:
+        self.fault = None
+
+    def count(self, path: str = BUNDLE) -> int:
+        """How many requests there were; each round and each look at the bundle begins with one for it."""
+        return [asked for _, asked in self.requests].count(path)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._pass(path)
+        try:
+            answer: dict[str, Any] = self.deployment.ask(path, dict(body), now=self.clock.now)
+        except Problem as problem:
+            self.refused.append(problem.code)
+            members = json.loads(json.dumps(problem.body("r")))
+            raise Refusal(problem.status, members, problem.retry_after) from None
+        return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
+
+    def get(self, path: str) -> dict[str, Any]:
+        self._pass(path)
+        service = self.deployment.service
+        documents = service.discovery.documents(service.keyring.at(self.clock.now))
+        return json.loads(documents.spiffe_bundle.body)  # type: ignore[no-any-return]
+
+    def _pass(self, path: str) -> None:
+        self.requests.append((self.clock.now, path))
+        if self.fault is not None:
+            raise self.fault
+
+
+@dataclass(frozen=True)
+class Line(Server):
+    """A way to the service without a network."""
+
+    weather: Weather | None = None
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.weather is not None
+        return self.weather.post(path, body)
+
+    def get(self, path: str) -> dict[str, Any]:
+        assert self.weather is not None
+        return self.weather.get(path)
+
+
+def workload(agent: str, *formats: str, **changed: Any) -> Workload:
+    """A workload with these formats (an X.509-SVID under a software key), but for what is changed."""
+    anybody = Callers(frozenset({"root"}), frozenset(), frozenset(), frozenset())
+    plain = {"key": "software", "audiences": (), "hint": "", "files": None, "on_renewal": (), "seals": ()}
+    given = {"agent": agent, "formats": formats or ("x509-svid",), "callers": anybody, **plain, **changed}
+    return Workload(**given)
+
+
+@dataclass
+class World:
+    """One service, one machine, and what its agent said. `settings` are those of the next start."""
+
+    tpm: SoftwareTpm
+    deployment: Deployment
+    clock: Clock
+    weather: Weather
+    state: State
+    settings: Settings
+    chance: random.Random
+    said: list[str] = field(default_factory=list)
+    outlet: Outlet | None = None
+
+    def boot(self) -> Upkeep:
+        """The agent, started anew on what is kept."""
+        home = Home(self.tpm.tcti, self.state, lambda url: Line(url, weather=self.weather), LogFiles())
+        return Upkeep(
+            home,
+            self.settings,
+            clock=self.clock,
+            draw=self.chance.random,
+            say=self.said.append,
+            outlet=self.outlet,
+        )
+
+    def until(self, upkeep: Upkeep, end: int, *, most: int = 10_000) -> None:
+        """Do what is due, when it is due, up to this time."""
+        for _ in range(most):
+            due = upkeep.due()
+            if due > end:
+                self.clock.now = max(self.clock.now, end)
+                return
+            self.clock.now = max(self.clock.now, due)
+            upkeep.work()
+        raise AssertionError(f"no rest in {most} steps: {self.said[-5:]}")
+
+    def after(self, upkeep: Upkeep, duration: int) -> None:
+        self.until(upkeep, self.clock.now + duration)
+
+    @property
+    def device_ids(self) -> list[str]:
+        rows = self.deployment.rows("SELECT device_id FROM devices")
+        return [row["device_id"] for row in rows]
+
+    def rotate(self, use: str) -> str:
+        """A new key of this use signs from now on; returns the name of the one that did."""
+        before = self._signing(use)
+        self.deployment.operate("keys", "add", "--use", use)
+        rows = self.deployment.rows("SELECT kid FROM signing_keys WHERE use = ? AND state = 'published'", use)
+        fresh = [row["kid"] for row in rows if row["kid"] not in self._retired_or_old]
+        self._retired_or_old |= {before, *fresh}
+        self.deployment.operate("keys", "activate", fresh[-1], "--now")
+        return before
+
+    def retire(self, kid: str, *, forced: bool = False) -> bool:
+        """Publish that key no more; only once nothing that it signed is alive, unless forced."""
+        store = self.deployment.service.store
+        if not forced:
+            (state,) = [key for key in store.read(signing_keys.list_all) if key.kid == kid]
+            if state.last_expiry > self.clock.now:
+                return False
+            rotation.may_retire(state, now=self.clock.now)
+        return bool(store.write(lambda tx: signing_keys.retire(tx, kid, self.clock.now)))
+
+    _retired_or_old: set[str] = field(default_factory=set)
+
+    def _signing(self, use: str) -> str:
+        rows = self.deployment.rows("SELECT kid FROM signing_keys WHERE use = ? AND state = 'active'", use)
+        return str(rows[0]["kid"])
+
+
+@contextmanager
+def world(
+    directory: Path,
+    tpm: SoftwareTpm,
+    *workloads: Workload,
+    policies: Sequence[str] = (FRESH,),
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[World]:
+    """The service admits this process's software TPMs at once; `settings` are its configuration's lines."""
+    root = shared_test_ca().root.public_bytes(Encoding.PEM)
+    deployment = Deployment.create(directory / "service", roots=[root], settings=settings)
+    try:
+        for number, policy in enumerate(policies):
+            deployment.apply(policy, f"policy-{number}.toml")
+        clock = Clock()
+        state = State(directory / "state")
+        wanted = Settings(server=SERVER, tpm=tpm.tcti, state=state.directory, workloads=workloads)
+        weather = Weather(deployment, clock)
+        yield World(tpm, deployment, clock, weather, state, wanted, random.Random(7))
+    finally:
+        deployment.close()
