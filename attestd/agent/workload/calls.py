@@ -8,7 +8,7 @@ nothing is left to say.
 import asyncio
 import logging
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +103,14 @@ class Served:
 
         return self._method(call, run)
 
+    def unimplemented(self) -> Method:
+        """What is no method of ours."""
+
+        async def run(_: ServerStream) -> None:
+            raise GRPCError(Status.UNIMPLEMENTED, "the agent has no such method")
+
+        return self._method(messages.FETCH_X509_SVID, run)
+
     def check_known(self) -> None:
         """PermissionDenied where no rule names this caller."""
         if not self.workloads:
@@ -155,6 +163,18 @@ class Served:
 
 def _spiffe_ids(held: Held) -> set[str]:
     return {svid.spiffe_id for svid in (held.x509, held.wit, held.jwt) if svid is not None}
+
+
+class Methods(dict[str, Method]):
+    """A connection's methods by path. Any other path is answered, too, as gRPC says it: the library's own
+    answer is one that clients cannot read."""
+
+    def __init__(self, served: Served, known: Mapping[str, Method]) -> None:
+        super().__init__(known)
+        self._unknown = served.unimplemented()
+
+    def get(self, path: str, default: Any = None) -> Any:
+        return super().get(path, self._unknown)
 
 
 def _check_header(stream: ServerStream) -> None:

@@ -137,8 +137,8 @@ class WorkloadClient:
 
     async def validate_jwt_svid(self, audience: str, svid: str) -> tuple[str, dict[str, Any]]:
         """Whose it is, and its claims; Refusal for one that does not hold for this audience."""
-        told: Any = await self._once(messages.VALIDATE_JWT_SVID, audience=audience, svid=svid)
-        return told.spiffe_id, MessageToDict(told.claims)
+        told = await self._once(messages.VALIDATE_JWT_SVID, audience=audience, svid=svid)
+        return _read(lambda answer: (answer.spiffe_id, MessageToDict(answer.claims)), told)
 
     def x509_bundles(self) -> AsyncIterator[dict[str, tuple[bytes, ...]]]:
         """DER authorities by the SPIFFE ID of their trust domain."""

@@ -7,7 +7,7 @@ to be written.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from grpclib.config import Configuration
@@ -35,7 +35,7 @@ SLICE = 4096
 """Bytes that are worked on before others have their turn."""
 GOODBYE_SECONDS = 1.0
 
-Methods = Mapping[str, Method]
+Methods = dict[str, Method]
 Admit = Callable[[asyncio.Transport], "Admitted | None"]
 
 
@@ -77,7 +77,7 @@ class Listener(Server):
         admitted = self._admit(transport)
         if admitted is None:
             return None
-        handler = Handler(dict(admitted.methods), self._codec, None, self.__dispatch__)
+        handler = Handler(admitted.methods, self._codec, None, self.__dispatch__)
         self._handlers.add(handler)
         self._open[connection] = admitted.leave
         return handler

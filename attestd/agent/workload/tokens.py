@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from grpclib.const import Handler as Method
+from google.protobuf.message import DecodeError
 from grpclib.exceptions import GRPCError
 
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
@@ -21,7 +21,7 @@ from attestd.agent.transport import good_nonce
 from attestd.agent.trouble import trouble_of
 from attestd.agent.workload import answers, messages
 from attestd.agent.workload.answers import denied, invalid, unavailable
-from attestd.agent.workload.calls import Served
+from attestd.agent.workload.calls import Methods, Served
 from attestd.agent.workload.messages import new
 from attestd.agent.workload.validate import NotValid, validate_jwt_svid
 from tpm.errors import AttestationError
@@ -33,7 +33,7 @@ _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 """A token of HTTP (RFC 9110, section 9.1)."""
 
 
-def methods(served: Served) -> dict[str, Method]:
+def methods(served: Served) -> Methods:
     """All calls of both services for one caller, by path."""
     following = (
         (messages.FETCH_X509_SVID, answers.x509_svids),
@@ -49,10 +49,8 @@ def methods(served: Served) -> dict[str, Method]:
         (messages.FETCH_ACCESS_TOKEN, made.access_token),
         (messages.PROVE, made.proof),
     )
-    return {
-        **{call.path: served.follow(call, reading) for call, reading in following},
-        **{call.path: served.once(call, answering) for call, answering in once},
-    }
+    known = {call.path: served.follow(call, reading) for call, reading in following}
+    return Methods(served, known | {call.path: served.once(call, answering) for call, answering in once})
 
 
 class Made:
@@ -94,13 +92,16 @@ class Made:
             found = validate_jwt_svid(
                 request.svid, expected_audience=request.audience, bundle=bundle, now=self._house.now()
             )
-            response: Any = new("ValidateJWTSVIDResponse", spiffe_id=found.spiffe_id)
+            response = new("ValidateJWTSVIDResponse", spiffe_id=found.spiffe_id)
             response.claims.update(found.claims)
+            raw = response.SerializeToString()
+            # What is nested deeper than protobuf's readers go must not reach one.
+            response.FromString(raw)
         except NotValid as error:
             raise invalid(plain(error)) from None
-        except (ValueError, TypeError, OverflowError, RecursionError):
-            raise invalid("the token's claims have values that no JSON reader keeps") from None
-        return response
+        except (DecodeError, ValueError, TypeError, ArithmeticError, RecursionError):
+            raise invalid("the token's claims have values that not every reader keeps") from None
+        return raw
 
     async def access_token(self, request: Any) -> Any:
         """FetchAccessToken, for an agent that the caller may be and an audience of it."""

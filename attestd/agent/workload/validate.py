@@ -48,7 +48,7 @@ def validate_jwt_svid(token: str, *, expected_audience: str, bundle: Bundle, now
     """Whose token it is, with its claims; NotValid otherwise."""
     try:
         return _validated(token, expected_audience, bundle, now)
-    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise NotValid(f"the token does not hold: {error}") from None
 
 
