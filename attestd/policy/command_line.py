@@ -54,11 +54,13 @@ def split_words(text: str, blanks: str = _BLANKS) -> tuple[str, ...]:
 
 
 def _unquoted(word: str) -> str:
-    """As `next_arg` of the kernel leaves it."""
-    if word.startswith('"'):
-        word = word[1:].removesuffix('"')
-    name, _, value = word.partition("=")
-    return name + "=" + value[1:].removesuffix('"') if value.startswith('"') else word
+    """As the kernel's `next_arg` leaves it: of quotes at its end it takes one."""
+    body = word.removeprefix('"')
+    place = body.find("=", 1)
+    opened = place > 0 and body.startswith('"', place + 1)
+    if opened or body != word:
+        body = body.removesuffix('"')
+    return body[: place + 1] + body[place + 2 :] if opened else body
 
 
 def has_word(words: Iterable[str], wanted: str) -> bool:
