@@ -35,10 +35,12 @@ class BootRules:
     """[boot] as it was loaded; what is empty or None is not demanded.
 
     `event_log` is "required", or "unavailable" for machines that have none, of which nothing is demanded
-    then. `authorities` are SHA-256 digests of the certificates (DER) that may let an image run, or hashes of
-    a database that may. `dbx_revision` is the lowest that is good, `dbx_includes` are SHA-256 image hashes
-    that must be revoked. `command_lines` are whole lines, any one of which is good; words are judged as the
-    kernel splits them. `phases` are paths as systemd writes them, "enter-initrd:leave-initrd".
+    then. `secure_boot` also refuses shim's MokSBState = 1, debug mode and events of PCR 7 that nobody
+    understands. `authorities` are SHA-256 digests of the certificates (DER) that may let an image run, or
+    hashes of a database that may; they need Secure Boot on. `dbx_revision` is the lowest that is good,
+    `dbx_includes` are SHA-256 image hashes that must be revoked. `command_lines` are whole lines, any one of
+    which is good; words are judged as the kernel splits them, a required one only where no later one
+    overrides it. `phases` are paths as systemd writes them, "enter-initrd:leave-initrd".
     `known_events` are digests, in the policy's bank, of events that hide nothing although they are no fact.
     """
 

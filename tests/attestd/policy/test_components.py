@@ -146,6 +146,22 @@ def test_el_11_events_in_registers_that_no_component_names_are_allowed() -> None
     assert codes(small(LOADER), made_boot(log)) == [("event_unexpected", "pcr4")]
 
 
+def test_the_line_that_a_kernels_stub_was_given_is_closed_in_by_a_component_on_pcrs_4_and_9() -> None:
+    machine = recorded_boot()
+    image, line, initrd = (machine[1].digest(event).hex() for event in (recorded.IMAGE, 42, 43))
+    text = f'[actions]\n4 = ["{recorded.CALLS}", "{recorded.RETURNS}"]\n' + PART.replace("[4]", "[4, 9]")
+
+    def listed(*digests: str) -> str:
+        return text.format(name="kernel", digests=", ".join(f'"sha256:{one}"' for one in digests))
+
+    assert codes(listed(image, line, initrd), machine) == []
+    assert codes(listed(image, OTHER, initrd), machine) == [
+        ("component_missing", "kernel"),
+        ("event_unexpected", "pcr9"),
+    ]
+    assert codes(listed(image, initrd), machine) == [("event_unexpected", "pcr9")]
+
+
 def test_the_words_of_allowed_phases_are_allowed_in_their_register() -> None:
     text = components().replace('11 = ["sysinit", "ready"]\n', "")
     assert codes(text, recorded_boot()) == [("event_unexpected", "pcr11")] * 2
