@@ -79,11 +79,14 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """All of it. `held` by agent; `withheld` says for each other workload why it has nothing."""
+    """All of it. `held` by agent; `withheld` says for each other workload why it has nothing. `refused` are
+    those of them that the service decided about, by its last word: they may not have anything, where others
+    only cannot now."""
 
     held: Mapping[str, Held]
     withheld: Mapping[str, str]
     bundle: Bundle | None
+    refused: frozenset[str] = frozenset()
 
     def current(self, agent: str, *, now: int) -> Held | None:
         """What the agent has and may still use; None for one that has nothing."""

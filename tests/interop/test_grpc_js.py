@@ -77,7 +77,7 @@ def test_it_is_told_of_a_rotation_and_of_the_end(program: Library) -> None:
         there.put(again)
         after = program.call("next", name="x")
         assert before["svids"][0]["x509_svid"] != after["svids"][0]["x509_svid"]
-        there.put(there.shelf.domain.holdings(until=0, withheld={"telemetry": "posture"}))
+        there.put(there.shelf.domain.holdings(until=0, refused={"telemetry": "posture"}))
         with pytest.raises(Refused) as refused:
             program.call("next", name="x")
         assert refused.value.code == PERMISSION_DENIED

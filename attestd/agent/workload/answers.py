@@ -131,10 +131,11 @@ def _some(
 ) -> list[tuple[Workload, _S]]:
     if live:
         return live
-    refused = [holdings.withheld.get(workload.agent) for workload in entitled]
-    if all(refused):
-        raise denied(f"the service gives {entitled[0].agent} no identity: {refused[0]}")
-    raise unavailable(f"the agent holds nothing for {entitled[0].agent} now; it keeps trying")
+    first = entitled[0].agent
+    why = holdings.withheld.get(first, "the agent holds nothing for it yet")
+    if holdings.refused.issuperset(workload.agent for workload in entitled):
+        raise denied(f"the service gives {first} no identity: {why}")
+    raise unavailable(f"{first} has no identity now: {why}")
 
 
 def _hints(given: Sequence[tuple[Workload, object]]) -> list[str]:

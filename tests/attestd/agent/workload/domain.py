@@ -136,6 +136,7 @@ class Domain:
             wit = wit and WitSvid(wit.spiffe_id, wit.text, None, until)
         return Held(each, until - 600_000, x509_svid, wit, None, {})
 
-    def holdings(self, *workloads: Workload, until: int, withheld: dict[str, str] | None = None) -> Holdings:
+    def holdings(self, *workloads: Workload, until: int, refused: dict[str, str] | None = None) -> Holdings:
+        """Credentials for these; of `refused` the service said so, and why."""
         held = {each.agent: self.held(each, until=until) for each in workloads}
-        return Holdings(held, withheld or {}, self.bundle)
+        return Holdings(held, refused or {}, self.bundle, frozenset(refused or {}))

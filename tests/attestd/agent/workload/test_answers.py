@@ -85,12 +85,13 @@ def test_a_wit_svid_comes_with_its_private_key_as_a_jwk() -> None:
         # The answer would need a key that cannot leave the TPM.
         (Status.PERMISSION_DENIED, (RESIDENT,), DOMAIN.holdings(RESIDENT, until=NOW + HOUR)),
         # The service said no.
-        (Status.PERMISSION_DENIED, (A,), DOMAIN.holdings(until=0, withheld={"a": "posture"})),
+        (Status.PERMISSION_DENIED, (A,), DOMAIN.holdings(until=0, refused={"a": "posture"})),
         # Nothing yet, the service was not reached, or it has been away for too long.
         (Status.UNAVAILABLE, (A,), NOTHING),
+        (Status.UNAVAILABLE, (A,), replace(NOTHING, bundle=DOMAIN.bundle, withheld={"a": "unreachable"})),
         (Status.UNAVAILABLE, (A,), DOMAIN.holdings(until=0)),
         (Status.UNAVAILABLE, (A,), DOMAIN.holdings(A, until=NOW)),
-        (Status.UNAVAILABLE, (A, B), DOMAIN.holdings(until=0, withheld={"a": "posture"})),
+        (Status.UNAVAILABLE, (A, B), DOMAIN.holdings(until=0, refused={"a": "posture"})),
     ],
 )
 def test_why_there_is_nothing_has_one_word(
@@ -108,7 +109,7 @@ def test_what_some_of_several_have_is_given(reading: Reading) -> None:
     ended = DOMAIN.held(A, until=NOW)
     some = replace(HELD, held={"a": ended, "b": HELD.held["b"]})
     assert [each.spiffe_id for each in read(reading, A, B, holdings=some).svids] == [DOMAIN.spiffe_id("b")]
-    withheld = replace(HELD, held={"b": HELD.held["b"]}, withheld={"a": "posture"})
+    withheld = replace(HELD, held={"b": HELD.held["b"]}, refused=frozenset({"a"}))
     assert len(read(reading, A, B, holdings=withheld).svids) == 1
     resident = DOMAIN.holdings(RESIDENT, B, until=NOW + HOUR)
     assert len(read(reading, RESIDENT, B, holdings=resident).svids) == 1
@@ -116,7 +117,7 @@ def test_what_some_of_several_have_is_given(reading: Reading) -> None:
 
 @pytest.mark.parametrize("reading", [each for each, _ in BUNDLES])
 def test_whoever_has_a_rule_may_verify_others_whatever_it_has_itself(reading: Reading) -> None:
-    for holdings in (HELD, DOMAIN.holdings(until=0, withheld={"a": "posture"})):
+    for holdings in (HELD, DOMAIN.holdings(until=0, refused={"a": "posture"})):
         assert list(read(reading, RESIDENT, holdings=holdings).bundles) == ["spiffe://example.org"]
     assert refused(reading, A, holdings=NOTHING) is Status.UNAVAILABLE
 

@@ -180,14 +180,14 @@ def test_a_stream_says_nothing_where_nothing_changed_for_its_caller(there: Servi
 def test_a_withdrawn_identity_ends_its_stream_as_the_standard_says(there: Serving) -> None:
     domain = there.shelf.domain
     refused = {"telemetry": "posture_rejected", "builder": "posture_rejected"}
-    said = follow(there, lambda: there.put(domain.holdings(until=0, withheld=refused)))
+    said = follow(there, lambda: there.put(domain.holdings(until=0, refused=refused)))
     assert isinstance(said[1], Refusal)
     assert "posture_rejected" in str(said[1])
 
 
 def test_one_of_two_that_is_withdrawn_is_left_out(there: Serving) -> None:
     domain = there.shelf.domain
-    rest = domain.holdings(BUILDER, until=there.shelf.now() + HOUR, withheld={"telemetry": "not entitled"})
+    rest = domain.holdings(BUILDER, until=there.shelf.now() + HOUR, refused={"telemetry": "not entitled"})
     said = follow(there, lambda: there.put(rest))
     assert [each.spiffe_id for each in said[1]] == [domain.spiffe_id("builder")]
 

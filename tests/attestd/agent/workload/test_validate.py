@@ -136,6 +136,7 @@ def test_rsa_keys_of_a_size_hold(algorithm: str) -> None:
     assert validate(token(key=RSA, algorithm=algorithm), jwt_keys=with_key(rsa_jwk(RSA))) == SUBJECT
 
 
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits")
 def test_small_rsa_keys_do_not() -> None:
     with pytest.raises(NotValid):
         validate(token(key=SMALL, algorithm="RS256"), jwt_keys=with_key(rsa_jwk(SMALL)))
