@@ -19,7 +19,6 @@ from attestd.agent.state import State
 from attestd.agent.transport import Server
 from attestd.agent.upkeep import Upkeep
 from attestd.clock import now_ms
-from attestd.issue import rotation
 from attestd.store import signing_keys
 from attestd.wire import Problem
 from tests.deployment import SERVER, Deployment
@@ -46,6 +45,8 @@ class Weather:
     deployment: Deployment
     clock: Clock
     fault: Exception | None = None
+    only: str | None = None
+    """The path that the fault is on; None: all of them."""
     requests: list[tuple[int, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -80,7 +81,7 @@ class Weather:
 
     def _pass(self, path: str) -> None:
         self.requests.append((self.clock.now, path))
-        if self.fault is not None:
+        if self.fault is not None and self.only in (None, path):
             raise self.fault
 
 
@@ -154,29 +155,29 @@ class World:
 
     def rotate(self, use: str) -> str:
         """A new key of this use signs from now on; returns the name of the one that did."""
-        before = self._signing(use)
+        before = {key.kid: key.state for key in self._keys(use)}
         self.deployment.operate("keys", "add", "--use", use)
-        rows = self.deployment.rows("SELECT kid FROM signing_keys WHERE use = ? AND state = 'published'", use)
-        fresh = [row["kid"] for row in rows if row["kid"] not in self._retired_or_old]
-        self._retired_or_old |= {before, *fresh}
-        self.deployment.operate("keys", "activate", fresh[-1], "--now")
-        return before
+        (added,) = [key.kid for key in self._keys(use) if key.kid not in before]
+        self.deployment.operate("keys", "activate", added, "--now")
+        return next(kid for kid, state in before.items() if state == "active")
 
-    def retire(self, kid: str, *, forced: bool = False) -> bool:
-        """Publish that key no more; only once nothing that it signed is alive, unless forced."""
-        store = self.deployment.service.store
-        if not forced:
-            (state,) = [key for key in store.read(signing_keys.list_all) if key.kid == kid]
-            if state.last_expiry > self.clock.now:
-                return False
-            rotation.may_retire(state, now=self.clock.now)
-        return bool(store.write(lambda tx: signing_keys.retire(tx, kid, self.clock.now)))
+    def retire(self, kid: str) -> bool:
+        """Publish that key no more; not while something that it signed is alive."""
+        store, now = self.deployment.service.store, self.clock.now
+        return bool(store.write(lambda tx: signing_keys.retire(tx, kid, now)))
 
-    _retired_or_old: set[str] = field(default_factory=set)
+    def withdraw(self, kid: str) -> None:
+        """The same, though something that it signed is alive: the key was stolen."""
+        sql = "UPDATE signing_keys SET state = 'retired', retired_at = ? WHERE kid = ?"
+        store, now = self.deployment.service.store, self.clock.now
+        store.write(lambda tx: tx.execute(sql, (now, kid)))
 
-    def _signing(self, use: str) -> str:
-        rows = self.deployment.rows("SELECT kid FROM signing_keys WHERE use = ? AND state = 'active'", use)
-        return str(rows[0]["kid"])
+    def forget(self) -> None:
+        """The service knows no device any more, as after a backup was restored that is older than it."""
+        self.deployment.service.store.write(lambda tx: tx.execute("DELETE FROM devices"))
+
+    def _keys(self, use: str | None = None) -> list[signing_keys.SigningKey]:
+        return self.deployment.service.store.read(lambda tx: signing_keys.list_all(tx, use=use))
 
 
 @contextmanager
