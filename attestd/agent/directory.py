@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +45,12 @@ def secret_directory(path: Path, *, owner: Owner | None = None, in_memory: bool 
     here = os.open("/", _PASS)
     try:
         for step in whole.parents[-2::-1] if len(whole.parents) > 1 else ():
-            here = _stepped(here, step, _PASS, 0o755, None)
+            here = _stepped(here, step, _PASS, in_memory=in_memory)
             _judge_step(here, step, trusted)
-        here = _stepped(here, whole, _OPEN, 0o700, owner)
+        here = _stepped(here, whole, _OPEN, owner, in_memory=in_memory)
         _judge_end(here, whole, owner)
-        if in_memory and (found := filesystem(here)) not in IN_MEMORY:
-            raise Misconfigured(
-                f"{whole} is on {found}, where a secret would outlive the power; name a directory below /run"
-                " or another tmpfs"
-            )
+        if in_memory:
+            _judge_memory(here, whole)
         yield here
     finally:
         os.close(here)
@@ -72,18 +69,18 @@ def filesystem(directory: int) -> str:
     return "unknown"
 
 
-def _stepped(here: int, step: Path, how: int, mode: int, owner: Owner | None) -> int:
+def _stepped(here: int, step: Path, how: int, owner: Owner | None = None, *, in_memory: bool) -> int:
     """One step down, `here` closed; the directory is made where there is none."""
     made = False
     try:
         try:
             there = os.open(step.name, how, dir_fd=here)
         except FileNotFoundError:
-            try:
-                os.mkdir(step.name, mode, dir_fd=here)
+            if in_memory:
+                _judge_memory(here, step)
+            with suppress(FileExistsError):  # Somebody else was faster; theirs is judged like any other.
+                os.mkdir(step.name, 0o700 if how == _OPEN else 0o755, dir_fd=here)
                 made = True
-            except FileExistsError:  # Somebody else was faster; what they made is judged like any other.
-                pass
             there = os.open(step.name, how, dir_fd=here)
     except OSError as error:
         raise _cannot(step, error) from None
@@ -112,6 +109,15 @@ def _judge_step(here: int, step: Path, trusted: set[int]) -> None:
     if told.st_mode & _OTHERS_WRITE and not told.st_mode & stat.S_ISVTX:
         raise Misconfigured(
             f"others may write into {step}; run `chmod go-w {step}` or name another directory"
+        )
+
+
+def _judge_memory(here: int, path: Path) -> None:
+    """What lies here, or is made here, forgets when the power goes."""
+    if (found := filesystem(here)) not in IN_MEMORY:
+        raise Misconfigured(
+            f"{path} is on {found}, where a secret would outlive the power; name a directory below /run or "
+            "on another tmpfs"
         )
 
 

@@ -139,7 +139,10 @@ def test_ag_3_a_disk_is_refused_and_memory_is_taken(memory: Path, tmp_path: Path
     delivered = Delivered(workload(on_disk))
     delivered.show(holding(workload(on_disk), contents()), now=NOW)
     assert delivered.troubles.keys() == {"telemetry"}
-    assert lying(on_disk) == {}
+    assert not on_disk.exists()
+    on_disk.mkdir(mode=0o700)
+    delivered.show(holding(workload(on_disk), contents()), now=NOW)
+    assert (delivered.troubles.keys(), list(on_disk.iterdir())) == ({"telemetry"}, [])
 
 
 def test_what_works_in_this_tpm_alone_may_lie_on_a_disk(tmp_path: Path) -> None:
