@@ -48,6 +48,7 @@ STEPS = [
     (Finding("authority_unexpected", "pcr7", (), EVIL), f'add "sha256:{EVIL}" to authorities under [boot]'),
     (Finding("dbx_outdated", "pcr7", (), None), "fwupdmgr update"),
     (Finding("command_line_unexpected", "pcr8", (), "ro"), 'add "ro" to command_line under [boot]'),
+    (Finding("command_line_unexpected", "pcr8", ("ro",), "rw"), "out of command_line_requires"),
     (Finding("command_line_forbidden", "pcr8", (), "init=x"), "Remove the word"),
     (Finding("phase_unexpected", "pcr11", (), "a:b"), 'add "a:b" to phases under [boot]'),
     (Finding("fact_unproven", "pcr7", (), EVIL), f'add "sha256:{EVIL}" to known_events'),
@@ -55,7 +56,9 @@ STEPS = [
     (Finding("log_replay", "pcr4", ("a",), "b"), "--userspace-log"),
     (Finding("ima_unknown", "/usr/bin/x", (), f"sha256:{EVIL}"), f'add the line "sha256:{EVIL}  /usr/bin/x"'),
     (Finding("ima_violation", "/usr/bin/x", (), "entry 4"), 'violations = "accept"'),
+    (Finding("secure_boot_off", "pcr7", ("shim's validation on",), "off"), "mokutil --enable-validation"),
     (Finding("ima_rollback", "ima_log", (), "shorter"), "kexec"),
+    (Finding("ima_rollback", "ima_log", (), "shorter"), "attestd device rebase DEVICE"),
 ]
 
 
