@@ -22,7 +22,9 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, StreamReset
 from h2.events import Event as H2Event
-from h2.settings import SettingCodes
+from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import Frame
 
 MAX_REQUEST = 64 * 1024
 """Bytes of one call, all that comes on its stream."""
@@ -34,6 +36,7 @@ MAX_HASTY = 100
 SLICE = 4096
 """Bytes that are worked on before others have their turn."""
 GOODBYE_SECONDS = 1.0
+_FRAME_HEAD = 9
 
 Methods = dict[str, Method]
 Admit = Callable[[asyncio.Transport], "Admitted | None"]
@@ -46,11 +49,30 @@ class Admitted:
         self.methods, self.leave = methods, leave
 
 
+class BoundedFrames(FrameBuffer):
+    """Looks at a frame's length when it begins: the library's waits for all of it first, up to 16 MiB."""
+
+    def __next__(self) -> Frame:
+        if len(self._data) >= _FRAME_HEAD:
+            self._validate_frame_length(int.from_bytes(self._data[:3], "big"))
+        return super().__next__()
+
+
 class BoundedH2(H2Connection):
-    """Remembers fewer of the streams that were (else 10 MB a connection) and takes smaller headers."""
+    """Remembers fewer of the streams that were (else 10 MB a connection), and takes smaller headers and fewer
+    streams from the first moment: what is only said in our settings, a caller need not have read."""
 
     MAX_CLOSED_STREAMS = 256
     DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEADERS
+
+    def __init__(self, config: H2Configuration) -> None:
+        super().__init__(config)
+        self.incoming_buffer = BoundedFrames(server=True)
+        bounds = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+            SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
+        }
+        self.local_settings = Settings(client=False, initial_values=bounds)
 
 
 class ReadyCodec(ProtoCodec):
@@ -113,14 +135,7 @@ class ServedConnection(H2Protocol):
             transport.abort()
             return
         self._transport, self.handler = transport, handler
-        h2 = BoundedH2(config=self.h2_config)
-        h2.local_settings = type(h2.local_settings)(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
-            },
-        )
+        h2 = BoundedH2(self.h2_config)
         # The windows stay at HTTP/2's least: what a caller has sent and we have not read is 64 KiB.
         h2.initiate_connection()
         self.connection = Connection(h2, transport, config=self.config)
