@@ -16,7 +16,8 @@ from typing import Self
 from scripts.demonstration.claims import Disappointed
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00\x07\x0e\x0f\r]")
-_PROMPT = re.compile(r"root@\S+ ?# ?$")
+# What services say meanwhile, as journald writes it to a console.
+_NEWS = re.compile(r"^(?:.*?)\[ *\d+\.\d+\] \S+\[\d+\]: .*\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,22 @@ class Console:
                 if found := re.search(pattern, said, re.MULTILINE):
                     self._at = len(self._text)
                     return found
-                if self._ended or not self._news.wait(end - time.monotonic()) and time.monotonic() >= end:
+                if self._ended or (not self._news.wait(end - time.monotonic()) and time.monotonic() >= end):
                     last = "\n".join(said.strip().splitlines()[-15:])
                     why = "the machine ended" if self._ended else f"nothing came within {within:.0f} s"
                     raise Disappointed(f"the console should say {pattern!r}, but {why}; last:\n{last}")
+
+    def said(self, pattern: str, *, within: float) -> re.Match[str] | None:
+        """The first match in all that was said since power-on, or None when none comes within so many
+        seconds. Nothing is skipped by it."""
+        end = time.monotonic() + within
+        with self._news:
+            while (found := re.search(pattern, _ESCAPES.sub("", self._text), re.MULTILINE)) is None:
+                left = end - time.monotonic()
+                if self._ended or left <= 0:
+                    return None
+                self._news.wait(left)
+            return found
 
     def log_in(self, *, within: float) -> None:
         """Wait until root is logged in, as getty does by itself, and silence what would come in between."""
@@ -81,7 +94,7 @@ class Console:
         mark = f"done-{self._count}"
         self._send(f"{{ {command}\n}} </dev/null 2>&1; echo {mark}-$?.\n")
         found = self.expect(rf"(?s)\A(.*?){mark}-(\d+)\.", within=within)
-        return Typed(int(found[2]), found[1].strip("\n"))
+        return Typed(int(found[2]), _NEWS.sub("", found[1]).strip("\n"))
 
     def _send(self, text: str) -> None:
         self._line.sendall(text.encode())

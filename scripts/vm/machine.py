@@ -18,7 +18,7 @@ from scripts.demonstration.claims import Disappointed
 from scripts.vm.console import Console
 from scripts.vm.uki import Image
 
-SERVICE_ADDRESS, SERVICE_PORT = "10.0.2.100", 8440
+SERVICE_ADDRESS, SERVICE_PORT = "10.0.2.100", 443
 """Where the machine finds the service; nothing else answers in its network."""
 
 _OVMF = Path("/usr/share/OVMF")
@@ -28,7 +28,7 @@ _BOARD = ("-machine", "q35,smm=on", "-accel", "tcg,thread=multi", "-cpu", "max",
 _QUIET = ("-nodefaults", "-display", "none", "-no-reboot")
 _SECURE = ("-global", "driver=cfi.pflash01,property=secure,value=on")
 _STOP_SECONDS = 20.0
-_DATA_BYTES = 64 * 2**20
+_DATA_BYTES, _ESP_BYTES = 64 * 2**20, 160 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class Machine:
         return self.home / "root.img"
 
     @property
+    def esp(self) -> Path:
+        """Its EFI system partition, a disk of its own: kernel image and sealed keys."""
+        return self.home / "esp.img"
+
+    @property
     def data(self) -> Path:
         """Its second disk, empty at first."""
         return self.home / "data.img"
@@ -61,19 +66,27 @@ def prepare(machine: Machine) -> None:
     subprocess.run(["cp", "--sparse=always", str(machine.root), str(machine.disk)], check=True)
     with machine.data.open("wb") as data:
         data.truncate(_DATA_BYTES)
+    machine.esp.unlink(missing_ok=True)
+    command = ["mkfs.vfat", "-C", str(machine.esp), str(_ESP_BYTES // 1024)]
+    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(["mmd", "-i", str(machine.esp), "::/EFI", "::/EFI/BOOT", "::/attestd"], check=True)
+
+
+def install(machine: Machine, image: Image) -> None:
+    """Put the image where the firmware looks first."""
+    words = ["mcopy", "-o", "-i", str(machine.esp), str(image.path), "::/EFI/BOOT/BOOTX64.EFI"]
+    subprocess.run(words, check=True)
 
 
 @contextmanager
-def switched_on(
-    machine: Machine, image: Image, log: Path, *, secure_boot: bool = True
-) -> Iterator[Console]:
+def switched_on(machine: Machine, image: Image, log: Path, *, secure_boot: bool = True) -> Iterator[Console]:
     """The machine from power-on to the end of the context; a machine that is still on then loses its power."""
     with ExitStack() as stack:
         run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attestd-vm-")))
-        esp = _system_partition(image, run / "esp.img")
+        install(machine, image)
         stack.enter_context(_running(_tpm(machine, run), run / "swtpm.log"))
         _await(run / "tpm.sock")
-        command = _qemu(machine, run, esp=esp, variables=_variables(machine, secure_boot))
+        command = _qemu(machine, run, variables=_variables(machine, secure_boot))
         command += ["-chardev", f"socket,id=line,path={run}/line.sock,server=on,wait=off,logfile={log}"]
         command += ["-serial", "chardev:line"]
         process = stack.enter_context(_running(command, run / "qemu.log"))
@@ -81,7 +94,7 @@ def switched_on(
         yield stack.enter_context(Console(run / "line.sock"))
 
 
-def _qemu(machine: Machine, run: Path, *, esp: Path, variables: Path) -> list[str]:
+def _qemu(machine: Machine, run: Path, *, variables: Path) -> list[str]:
     relay = f"{sys.executable} -m scripts.vm.relay {machine.service_port}"
     way_out = f"guestfwd=tcp:{SERVICE_ADDRESS}:{SERVICE_PORT}-cmd:{relay}"
     return [
@@ -92,7 +105,7 @@ def _qemu(machine: Machine, run: Path, *, esp: Path, variables: Path) -> list[st
         *("-chardev", f"socket,id=tpm,path={run}/tpm.sock"),
         *("-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"),
         # In this order Linux calls them vda, vdb and vdc; the firmware starts what it finds on the first.
-        *_disk("esp", esp, ",readonly=on"),
+        *_disk("esp", machine.esp),
         *_disk("root", machine.disk),
         *_disk("data", machine.data),
         *("-netdev", f"user,id=net,restrict=on,{way_out}", "-device", "virtio-net-pci,netdev=net,romfile="),
@@ -100,9 +113,10 @@ def _qemu(machine: Machine, run: Path, *, esp: Path, variables: Path) -> list[st
     ]
 
 
-def _disk(name: str, path: Path, more: str = "") -> list[str]:
-    device = f"virtio-blk-pci,drive={name},serial={name}"
-    return ["-drive", f"id={name},if=none,format=raw,file={path}{more}", "-device", device]
+def _disk(name: str, path: Path) -> list[str]:
+    # What the emulator says is written is in the page cache; a host that dies is not what is tested.
+    drive = f"id={name},if=none,format=raw,cache=unsafe,file={path}"
+    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name},serial={name}"]
 
 
 def _tpm(machine: Machine, run: Path) -> list[str]:
@@ -115,15 +129,6 @@ def _variables(machine: Machine, secure_boot: bool) -> Path:
     path = machine.home / f"variables-{'secure' if secure_boot else 'open'}.fd"
     if not path.exists():
         shutil.copyfile(_VARIABLES[secure_boot], path)
-    return path
-
-
-def _system_partition(image: Image, path: Path) -> Path:
-    """A FAT disk with the image where firmware looks first."""
-    size = 8 + image.path.stat().st_size // 2**20
-    subprocess.run(["mkfs.vfat", "-C", str(path), str(size * 1024)], check=True, capture_output=True)
-    for words in (["mmd", "::/EFI", "::/EFI/BOOT"], ["mcopy", str(image.path), "::/EFI/BOOT/BOOTX64.EFI"]):
-        subprocess.run([words[0], "-i", str(path), *words[1:]], check=True)
     return path
 
 

@@ -8,14 +8,16 @@ import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from scripts.demonstration.claims import Disappointed
 
 SUITE = "bookworm"
 PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "dbus", "linux-image-amd64", "dracut", "zstd"),
-    *("iproute2", "ca-certificates", "cryptsetup-bin", "python3"),
-    *("libtss2-esys-3.0.2-0", "libtss2-mu0", "libtss2-sys1", "libtss2-rc0"),
+    *("iproute2", "ca-certificates", "cryptsetup-bin", "python3", "tpm-udev", "openssl"),
+    *("libtss2-esys-3.0.2-0", "libtss2-mu0", "libtss2-sys1", "libtss2-rc0", "libtss2-fapi1"),
     *("libtss2-tctildr0", "libtss2-tcti-device0"),
 )
 """A bootable system, what the volume needs, and what the agent's package depends on."""
@@ -39,7 +41,7 @@ _MASKED = (
 
 _FILES: Mapping[str, str] = {
     "etc/hostname": "gateway\n",
-    "etc/hosts": "127.0.0.1 localhost gateway\n",
+    "etc/hosts": "127.0.0.1 localhost gateway\n10.0.2.100 attestd.example.org\n",
     "etc/fstab": "/dev/vdb / ext4 rw,noatime 0 0\n",
     "etc/systemd/network/10-wired.network": "[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\n",
     "etc/systemd/system/serial-getty@ttyS0.service.d/login.conf": (
@@ -50,13 +52,14 @@ _FILES: Mapping[str, str] = {
 }
 
 
-def base_root(cache: Path) -> Path:
+def base_root(cache: Path, say: Callable[[str], None]) -> Path:
     """The tree of a clean Debian, made at the first call and whenever what it is made of has changed."""
     tree, stamp = cache / "root", cache / "root.made"
     recipe = repr((SUITE, PACKAGES, _UNUSED, _FOREIGN, _INSIDE, _MASKED, _FILES))
     fingerprint = hashlib.sha256(recipe.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == fingerprint:
         return tree
+    say("making a clean Debian: about a minute, once")
     stamp.unlink(missing_ok=True)
     shutil.rmtree(tree, ignore_errors=True)
     command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(tree), _mirror()]
@@ -134,14 +137,16 @@ def _mirror() -> str:
         if not path.exists():
             continue
         text = path.read_text()
-        for line in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+/debian/?)(?:\s|$)", text, re.MULTILINE):
+        for line in re.findall(
+            r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+/debian/?)(?:\s|$)", text, re.MULTILINE
+        ):
             return str(line)
-    raise SystemExit("no Debian archive is named in /etc/apt/sources.list*; name one there")
+    raise Disappointed("no Debian archive is named in /etc/apt/sources.list*; name one there")
 
 
 def _quietly(command: list[str]) -> str:
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if ended.returncode:
         said = (ended.stdout + ended.stderr).strip()[-2000:]
-        raise SystemExit(f"{command[0]} ended with {ended.returncode}: {said}")
+        raise Disappointed(f"{command[0]} ended with {ended.returncode}: {said}")
     return ended.stdout

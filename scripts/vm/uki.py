@@ -55,7 +55,12 @@ def build_image(kernel: Kernel, path: Path) -> Image:
         sections[name].write_text(text)
     command = ["objcopy"]
     for name, address in _ADDRESSES.items():
-        command += ["--add-section", f"{name}={sections[name]}", "--change-section-vma", f"{name}={address:#x}"]
+        command += [
+            "--add-section",
+            f"{name}={sections[name]}",
+            "--change-section-vma",
+            f"{name}={address:#x}",
+        ]
     unsigned = path.with_suffix(".unsigned")
     subprocess.run([*command, str(_STUB), str(unsigned)], check=True)
     signing = ["sbsign", "--key", str(_open_key(path.parent)), "--cert", str(_CERTIFICATE)]

@@ -1,0 +1,172 @@
+"""What has to hold, boot by boot? One device, started in five ways."""
+
+import re
+from dataclasses import dataclass
+
+from scripts.demonstration.claims import Disappointed
+from scripts.vm.console import Console
+from scripts.vm.policy import policy
+from scripts.vm.service import AUDIENCE
+from scripts.vm.uki import Image
+from scripts.vm.volume import add_key, ask, is_mounted, make_volume, opens
+from scripts.vm.world import COMMAND_LINE, World
+
+ANOTHER_LINE = f"{COMMAND_LINE} nokaslr"
+
+_IDENTITY_SECONDS = 300.0
+_SVID = r"telemetry\[\d+\]: I am (spiffe://\S+), user (\d+)"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the first boot received: an SVID's name, and a token that rests on that boot."""
+
+    spiffe_id: str
+    token: str
+
+
+def tell(world: World) -> None:
+    """All boots; what does not hold is reported and does not keep the others from being tried."""
+    image = world.image("1")
+    world.service.apply(policy([image]))
+    first = first_boot(world, image)
+    for boot in (
+        lambda: second_boot(world, image, first),
+        lambda: another_command_line(world, first),
+        lambda: without_secure_boot(world, image),
+        lambda: released_image(world, image, first),
+    ):
+        try:
+            boot()
+        except Disappointed as error:
+            world.report.check("the boot went its way", False, str(error))
+
+
+def first_boot(world: World, image: Image) -> Identity:
+    world.report.begin("boot 1", "a new device: systemd enrols it, attests, and hands out its identity")
+    with world.boot("boot 1", image) as console:
+        spiffe_id, user = _svid(console, world)
+        device = world.service.devices()[0]["device_id"]
+        world.report.say(f"user {user} is {spiffe_id}")
+        world.report.check(
+            "enrolled and attested by systemd alone; an unprivileged program fetched its SVID",
+            spiffe_id == f"spiffe://example.org/agent/telemetry/{device}" and user != "0",
+            spiffe_id,
+        )
+        token = _token(console)
+        world.report.check("a token that rests on this boot is active", world.service.is_active(token))
+        make_volume(console)
+        world.report.check("the sealed key opens the volume", *opens(console))
+        return Identity(spiffe_id, token)
+
+
+def second_boot(world: World, image: Image, first: Identity) -> None:
+    world.report.begin("boot 2", "the same again: one identity, a new epoch")
+    with world.boot("boot 2", image) as console:
+        spiffe_id, _ = _svid(console, world)
+        world.report.check("the same identity", spiffe_id == first.spiffe_id, spiffe_id)
+        world.report.check("still one device", len(world.service.devices()) == 1)
+        world.report.check("the last boot's token is dead", not world.service.is_active(first.token))
+        world.report.check("a new token is active", world.service.is_active(_token(console)))
+        _check_volume(world, console, opened=True)
+        _check_order(world, console)
+
+
+def another_command_line(world: World, first: Identity) -> None:
+    world.report.begin("boot 3", "the same kernel with one more word on its command line")
+    image = world.image("another-line", ANOTHER_LINE)
+    with world.boot("boot 3", image) as console:
+        _check_refused(world, console, r"pcr(?:4|9|11|12)", "command_line_unexpected")
+        why = world.service.operate("device", "why", _device(world))
+        world.report.say(why)
+        world.report.check("`attestd device why` names event, found and expected line", _names_line(why), why)
+        world.report.check(
+            "no SVID", not re.search(_SVID, console.text) and "spiffe" not in _telemetry(console)
+        )
+        _check_volume(world, console, opened=False)
+
+
+def without_secure_boot(world: World, image: Image) -> None:
+    world.report.begin("boot 4", "the accepted image, but Secure Boot is off")
+    with world.boot("boot 4", image, secure_boot=False) as console:
+        _check_refused(world, console, "pcr7", "secure_boot_off")
+        why = world.service.operate("device", "why", _device(world))
+        world.report.check("`attestd device why` names PCR 7", "pcr7" in why, why)
+        world.report.check("no SVID", not re.search(_SVID, console.text))
+        _check_volume(world, console, opened=False)
+
+
+def released_image(world: World, old: Image, first: Identity) -> None:
+    world.report.begin("boot 5", "a new image, a variant of the policy since before the boot")
+    new = world.image("2")
+    world.service.apply(policy([old, new]))
+    with world.boot("boot 5", new) as console:
+        spiffe_id, _ = _svid(console, world)
+        world.report.check("accepted, with the same identity", spiffe_id == first.spiffe_id, spiffe_id)
+        held, said = opens(console)
+        world.report.check("what was sealed to the old image does not open under the new one", not held, said)
+        ask(console)
+        add_key(console)
+        world.report.check("a key sealed to the new image opens the volume", *opens(console))
+    world.report.begin("boot 6", "the new image once more")
+    with world.boot("boot 6", new) as console:
+        _check_volume(world, console, opened=True)
+
+
+def _svid(console: Console, world: World) -> tuple[str, str]:
+    found = console.said(_SVID, within=_IDENTITY_SECONDS)
+    if found is None:
+        said = console.run("systemctl --no-pager status attestd-join attestd-agent telemetry 2>&1 | tail -60")
+        raise Disappointed(f"no SVID came: {said.text}")
+    return found[1], found[2]
+
+
+def _token(console: Console) -> str:
+    said = console.run(f"attestd agent token --ca /etc/attestd/ca.pem --agent console --audience {AUDIENCE}")
+    if (found := re.search(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", said.text)) is None:
+        raise Disappointed(f"no token came: {said.text}")
+    return found[0]
+
+
+def _device(world: World) -> str:
+    return str(world.service.devices()[0]["device_id"])
+
+
+def _telemetry(console: Console) -> str:
+    return console.run("systemctl is-active telemetry.service").text
+
+
+def _names_line(why: str) -> bool:
+    joined = " ".join(why.split())
+    return "event" in joined and ANOTHER_LINE in joined and f"expects {COMMAND_LINE}" in joined
+
+
+def _check_refused(world: World, console: Console, register: str, code: str) -> None:
+    """The agent says so on the console by itself, and `agent status` says it to whoever asks."""
+    found = console.said(rf"attestd\[\d+\]: .*{register}.*", within=_IDENTITY_SECONDS)
+    world.report.say(found[0] if found else "the console named no register")
+    world.report.check("refused, and the console names register and event", found is not None)
+    status = console.run("attestd agent status --json").text
+    world.report.check(f"`attestd agent status` says {code}", code in status, status)
+
+
+def _check_volume(world: World, console: Console, *, opened: bool) -> None:
+    mounted, said = is_mounted(console)
+    if opened:
+        world.report.check("the boot opened and mounted the volume", mounted, said)
+        return
+    unsealed, answer = opens(console)
+    world.report.check(
+        "the volume stayed closed: its key does not open here", not mounted and not unsealed, said
+    )
+    world.report.say(answer)
+
+
+def _check_order(world: World, console: Console) -> None:
+    """By the journal: the volume was open before root was mounted."""
+    said = console.run(
+        "journalctl -b -o short-monotonic --no-pager | grep -E 'attestd-unseal|ysetup@data|sysroot.mount'"
+    )
+    world.report.say(said.text)
+    opened, root = said.text.find("Finished systemd-cryptsetup@data"), said.text.find("Mounted sysroot.mount")
+    world.report.check("in the initrd, before root was mounted", 0 <= opened < root, said.text)

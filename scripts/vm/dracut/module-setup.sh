@@ -1,0 +1,58 @@
+#!/bin/bash
+# dracut's module "attestd": a volume whose key the TPM unseals before the machine's root is mounted.
+#
+# A kernel image that is measured cannot contain what is sealed to that measurement, so the sealed key stays outside of
+# it: on the EFI system partition, in attestd/NAME.json, where it is as safe as anywhere, since only this TPM opens it.
+# Called by dracut, whose functions and variables these are.
+# shellcheck disable=SC2154
+
+ATTESTD=/usr/lib/attestd
+PYTHON=/usr/lib/python3.11
+# What `attestd agent unseal` imports; the rest of the package is for the service and for what talks to it.
+PARTS=(attestd tpm tpm2_pytss cffi _cffi_backend click cryptography)
+WITHOUT=(test unittest lib2to3 idlelib ensurepip pydoc_data distutils tkinter venv xmlrpc dbm curses wsgiref)
+
+check() {
+    require_binaries /usr/bin/attestd /usr/bin/python3.11 || return 1
+    return 255
+}
+
+depends() {
+    echo systemd-initrd crypt
+}
+
+installkernel() {
+    hostonly='' instmods dm_crypt vfat nls_ascii nls_cp437 =crypto
+}
+
+install() {
+    local part without=()
+    for part in "${WITHOUT[@]}"; do without+=(-name "$part" -prune -o); done
+    inst_multiple /usr/bin/attestd "$ATTESTD"/bin/python "$ATTESTD"/bin/attestd "$ATTESTD"/pyvenv.cfg \
+        /usr/bin/python3.11 sh install mv rm
+    for part in "${PARTS[@]}"; do
+        find "$ATTESTD"/lib/python3.11/site-packages/"$part"* -type f -print0
+    done | xargs -0 "$DRACUT_INSTALL" ${initdir:+-D "$initdir"} -l
+    find "$PYTHON" "${without[@]}" -type f -print0 | xargs -0 "$DRACUT_INSTALL" ${initdir:+-D "$initdir"} -l
+    inst_libdir_file 'libtss2-tcti-device.so*'
+    inst_rules 60-tpm-udev.rules
+    inst_simple "$systemdsystemunitdir"/attestd-unseal@.service
+    install_for_volumes
+}
+
+# The volumes are those of crypttab that are opened in an initrd.
+install_for_volumes() {
+    local name device key options system=$initdir/etc/systemd/system
+    mkdir -p "$initdir"/etc/attestd "$initdir"/efi "$system"/attestd-unseal@.service.d
+    ln -s /efi/attestd "$initdir"/etc/attestd/sealed
+    printf '[Unit]\nRequires=efi.mount\nAfter=efi.mount\n' >"$system"/attestd-unseal@.service.d/efi.conf
+    printf '[Unit]\nDefaultDependencies=no\n[Mount]\nWhat=%s\nWhere=/efi\nType=vfat\nOptions=ro\n' \
+        "$(sed -n 's,^\(/dev/[^ ]*\) */efi .*,\1,p' /etc/fstab)" >"$system"/efi.mount
+    while read -r name device key options; do
+        case $options in *x-initrd.attach*) ;; *) continue ;; esac
+        echo "$name $device $key $options" >>"$initdir"/etc/crypttab
+        mkdir -p "$system/systemd-cryptsetup@$name.service.wants"
+        ln -s "$systemdsystemunitdir/attestd-unseal@.service" \
+            "$system/systemd-cryptsetup@$name.service.wants/attestd-unseal@$name.service"
+    done </etc/crypttab
+}
