@@ -7,8 +7,7 @@ second. Files are replaced whole, so that it never reads half of one.
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from attestd.cli.ek_roots_review import (
     look_at,
     person,
     read_note,
-    require_review,
     review_options,
 )
 from attestd.cli.failures import Failure, Unusable
@@ -82,7 +80,7 @@ def import_(config: Config, files: tuple[Path, ...], yes: bool, fingerprints: fr
     """Trust the certificates in FILE… (PEM or DER); all of them, or none when one is refused.
 
     Compare the SHA-256 with what the maker publishes: whoever holds a root's key can admit devices. At a
-    terminal you are asked; elsewhere name it with --sha256, or say --yes.
+    terminal you are asked; elsewhere name it with --sha256, or the record says that nobody has looked.
     """
     directory = config.admission.ek_roots
     trusted = {root.certificate.sha256: root.path for root in read_roots(directory)}
@@ -91,7 +89,13 @@ def import_(config: Config, files: tuple[Path, ...], yes: bool, fingerprints: fr
     new = {digest: found for digest, found in wanted.items() if digest not in trusted}
     for digest in new:
         check_free(_place(directory, digest))
-    looked = _look_at_each(new, Review(yes, fingerprints), again=shlex.join(map(str, files)))
+    ask, given = person(), Review(yes, fingerprints)
+    looked = {
+        digest: Provenance(
+            path.name, operator(), now_ms(), look_at([one], given, source=str(path), ask=ask)
+        )
+        for digest, (one, path) in new.items()
+    }
     _record(
         config, [("ek-roots import", _identity(new[digest][0]) | looked[digest].details) for digest in new]
     )
@@ -129,23 +133,6 @@ def remove(config: Config, which: str) -> None:
             remove_file(place)
     ended = _end_credentials(config, {one.sha256 for one in removed})
     click.echo(f"removed: {named}; devices enrolled on its word: {resting}, credentials ended: {ended}")
-
-
-def _look_at_each(
-    new: Mapping[str, tuple[Certificate, Path]], review: Review, *, again: str
-) -> dict[str, Provenance]:
-    """Where each comes from and how it was looked at; Failure unless all are to be trusted."""
-    ask, again = person(), f"ek-roots import {again}"
-    # Whoever cannot be asked is told of all of them at once.
-    every = [one for one, _ in new.values()]
-    sources = ", ".join(dict.fromkeys(str(path) for _, path in new.values()))
-    if every:
-        require_review(every, review, source=sources, ask=ask, again=again)
-    looked = {}
-    for digest, (one, path) in new.items():
-        how = look_at([one], review, source=str(path), ask=ask, again=again)
-        looked[digest] = Provenance(path.name, operator(), now_ms(), how)
-    return looked
 
 
 def describe(certificate: Certificate) -> dict[str, str]:

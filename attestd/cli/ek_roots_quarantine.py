@@ -9,7 +9,7 @@ import click
 
 from attestd.cli.administration import administration
 from attestd.cli.ek_roots_files import check_free, write_certificates
-from attestd.cli.ek_roots_review import Provenance, Review, look_at, person, review_options
+from attestd.cli.ek_roots_review import Provenance, Review, lines, look_at, person, review_options
 from attestd.cli.failures import Failure
 from attestd.cli.options import config_option, store_of
 from attestd.cli.output import json_option, print_object
@@ -79,8 +79,10 @@ def trust(config: Config, which: str, yes: bool, fingerprints: frozenset[str]) -
         detail = f"the TPM of {maker.issuer} sent no root that vouches for it"
         raise Failure(f"{detail}; get it from the maker: attestd ek-roots import FILE")
     source = f"quarantine {maker.issuer_sha256[:_DIGITS]}"
-    given, again = Review(yes, fingerprints), f"ek-roots trust {which}"
-    reviewed = look_at([root], given, source=source, ask=person(), again=again)
+    reviewed = look_at([root], Review(yes, fingerprints), source=source, ask=person())
+    if reviewed == "no":
+        click.echo("\n".join(lines(root, source)), err=True)
+        raise Failure(f"nothing trusted: compare the SHA-256 and name it, --sha256 {root.sha256}")
     path = config.admission.ek_roots / f"{root.sha256[:_DIGITS]}.pem"
     check_free(path)
     with administration(config) as office:

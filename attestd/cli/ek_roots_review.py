@@ -18,7 +18,7 @@ from attestd.clock import rfc3339
 from tpm.verify.certificate import Certificate, key_name, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Reviewed = Literal["fingerprint", "yes", "asked"]
+Reviewed = Literal["fingerprint", "yes", "asked", "no"]
 Ask = Callable[[str], bool]
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -55,6 +55,7 @@ class Provenance:
             "fingerprint": "its SHA-256 is the one that was named",
             "yes": "taken as it is, with --yes",
             "asked": "looked at",
+            "no": "its SHA-256 was not compared with anything",
         }
         return f"{printable(self.source)}, by {self.by} at {rfc3339(self.at)}: {looked[self.reviewed]}"
 
@@ -81,29 +82,12 @@ def review_options(command: Command) -> Command:
 
 
 def person() -> Ask | None:
-    """Who can be asked: whoever sits at the terminal, if there is one."""
+    """Who can be asked: whoever sits at the terminal, if anybody does."""
     return (lambda question: click.confirm(question, err=True)) if sys.stdin.isatty() else None
 
 
-def require_review(
-    certificates: Sequence[Certificate], review: Review, *, source: str, ask: Ask | None, again: str
-) -> None:
-    """Failure where nobody said anything beforehand and nobody can be asked. `again` is the command."""
-    if ask is not None or review.yes or review.fingerprints:
-        return
-    for one in certificates:
-        click.echo("\n".join(lines(one, source)), err=True)
-    named = "".join(f" --sha256 {one.sha256}" for one in certificates)
-    step = f"compare what is shown with what the maker publishes, then: attestd {again}{named}"
-    raise Failure(f"nothing trusted: there is no terminal to ask at; {step}")
-
-
-def look_at(
-    certificates: Sequence[Certificate], review: Review, *, source: str, ask: Ask | None, again: str
-) -> Reviewed:
-    """How these were looked at; Failure where they are not the ones that were meant, are declined, or were
-    not looked at.
-    """
+def look_at(certificates: Sequence[Certificate], review: Review, *, source: str, ask: Ask | None) -> Reviewed:
+    """How these were looked at; Failure where they are not the ones that were meant, or are declined."""
     found = {one.sha256 for one in certificates}
     if review.fingerprints:
         if not found <= review.fingerprints:
@@ -112,10 +96,11 @@ def look_at(
         return "fingerprint"
     if review.yes:
         return "yes"
-    require_review(certificates, review, source=source, ask=ask, again=again)
+    if ask is None:
+        return "no"
     for one in certificates:
         click.echo("\n".join(lines(one, source)), err=True)
-    if ask is None or not ask("Does the maker publish the same SHA-256? Trust it?"):
+    if not ask("Does the maker publish the same SHA-256? Trust it?"):
         raise Failure(f"nothing trusted: {source} was declined")
     return "asked"
 

@@ -4,9 +4,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
@@ -48,7 +46,7 @@ def put(operator: Operator, content: bytes, name: str = "given.pem") -> str:
     return str(path)
 
 
-def listed(operator: Operator) -> list[dict[str, Any]]:
+def listed(operator: Operator) -> list[dict[str, str]]:
     done = operator.run("ek-roots", "list", "--json")
     assert done.exit_code == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -65,7 +63,7 @@ def refused(done: Result, status: int = 1) -> str:
 @pytest.mark.parametrize("content", [MAKER.der, pem(MAKER)], ids=["DER", "PEM"])
 def test_an_imported_root_is_trusted_shown_and_recorded(operator: Operator, content: bytes) -> None:
     assert listed(operator) == []
-    done = operator.run("ek-roots", "import", "--yes", put(operator, content))
+    done = operator.run("ek-roots", "import", put(operator, content))
     assert done.exit_code == 0, done.stderr
     for words in (
         digest(MAKER),
@@ -86,20 +84,20 @@ def test_an_imported_root_is_trusted_shown_and_recorded(operator: Operator, cont
         "file": f"{digest(MAKER)[:16]}.pem",
         "imported_from": "given.pem",
         "imported_by": operator_name(),
-        "reviewed": "yes",
+        "reviewed": "no",
     }
     store = TrustStore(roots(operator))
     assert store.verify(MAKER.endorse(), [], ek=None, now_ms=int(NOW.timestamp() * 1000))
     record = operator.last_record()["details"]
     assert (record["verb"], record["root_sha256"]) == ("ek-roots import", digest(MAKER))
-    assert (record["source"], record["reviewed"]) == ("given.pem", "yes")
+    assert (record["source"], record["reviewed"]) == ("given.pem", "no")
 
 
 def test_a_list_for_people_names_fingerprint_maker_expiry_and_file(operator: Operator) -> None:
     empty = operator.run("ek-roots", "list")
     assert (empty.exit_code, empty.stdout) == (0, "")
     assert "nobody is trusted" in empty.stderr
-    operator.run("ek-roots", "import", "--yes", put(operator, pem(MAKER)))
+    operator.run("ek-roots", "import", put(operator, pem(MAKER)))
     line = operator.run("ek-roots", "list").stdout
     for told in (digest(MAKER)[:16], "Maker Root", "2029-08-21", f"{digest(MAKER)[:16]}.pem"):
         assert told in line
@@ -107,16 +105,16 @@ def test_a_list_for_people_names_fingerprint_maker_expiry_and_file(operator: Ope
 
 def test_importing_twice_changes_nothing(operator: Operator) -> None:
     given = put(operator, pem(MAKER))
-    operator.run("ek-roots", "import", "--yes", given)
+    operator.run("ek-roots", "import", given)
     before, records = listed(operator), len(operator.admin_records())
-    again = operator.run("ek-roots", "import", "--yes", given, given)
+    again = operator.run("ek-roots", "import", given, given)
     assert again.exit_code == 0
     assert "trusted already: CN=Maker Root" in again.stdout
     assert (listed(operator), len(operator.admin_records())) == (before, records)
 
 
 def test_a_bundle_becomes_one_file_a_root_readable_by_all(operator: Operator) -> None:
-    assert operator.run("ek-roots", "import", "--yes", put(operator, pem(MAKER, SECOND))).exit_code == 0
+    assert operator.run("ek-roots", "import", put(operator, pem(MAKER, SECOND))).exit_code == 0
     files = sorted(roots(operator).iterdir())
     assert [path.name for path in files] == sorted(f"{digest(one)[:16]}.pem" for one in (MAKER, SECOND))
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
@@ -146,12 +144,12 @@ def test_what_could_be_no_root_is_not_imported_nor_what_comes_with_it(operator: 
     content, why = UNFIT[case]
     good, bad = put(operator, pem(MAKER)), put(operator, content, "bad.der")
     before = len(operator.admin_records())
-    told = refused(operator.run("ek-roots", "import", "--yes", good, bad))
+    told = refused(operator.run("ek-roots", "import", good, bad))
     assert why in told
     assert bad in told
     assert listed(operator) == []
     assert len(operator.admin_records()) == before
-    assert operator.run("ek-roots", "import", "--yes", good).exit_code == 0
+    assert operator.run("ek-roots", "import", good).exit_code == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"text", pem(MAKER)[:-10]])
@@ -166,20 +164,20 @@ def test_st_8_a_link_in_the_way_is_not_followed(operator: Operator) -> None:
     victim = operator.directory / "victim"
     (roots(operator) / f"{digest(MAKER)[:16]}.pem").symlink_to(victim)
     given = put(operator, pem(MAKER))
-    refused(operator.run("ek-roots", "import", "--yes", given))
+    refused(operator.run("ek-roots", "import", given))
     assert not victim.exists()
     assert operator.run("ek-roots", "remove", f"{digest(MAKER)[:16]}.pem").exit_code == 0
-    assert operator.run("ek-roots", "import", "--yes", given).exit_code == 0
+    assert operator.run("ek-roots", "import", given).exit_code == 0
     assert not victim.exists()
 
 
 def test_another_file_of_that_name_is_not_overwritten(operator: Operator) -> None:
     path = roots(operator) / f"{digest(MAKER)[:16]}.pem"
     path.write_bytes(pem(SECOND))
-    assert "in the way" in refused(operator.run("ek-roots", "import", "--yes", put(operator, pem(MAKER))))
+    assert "in the way" in refused(operator.run("ek-roots", "import", put(operator, pem(MAKER))))
     assert path.read_bytes() == pem(SECOND)
     path.unlink()
-    assert operator.run("ek-roots", "import", "--yes", put(operator, pem(MAKER))).exit_code == 0
+    assert operator.run("ek-roots", "import", put(operator, pem(MAKER))).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -187,7 +185,7 @@ def test_another_file_of_that_name_is_not_overwritten(operator: Operator) -> Non
     [lambda d: d, lambda d: d[:8], lambda d: d[:20].upper(), lambda d: f"{d[:2]}:{d[2:4]}:{d[4:6]}:{d[6:8]}"],
 )
 def test_a_root_is_removed_by_its_fingerprint(operator: Operator, spell: Callable[[str], str]) -> None:
-    operator.run("ek-roots", "import", "--yes", put(operator, pem(MAKER, SECOND)))
+    operator.run("ek-roots", "import", put(operator, pem(MAKER, SECOND)))
     done = operator.run("ek-roots", "remove", spell(digest(MAKER)))
     assert done.exit_code == 0, done.stderr
     assert "CN=Maker Root" in done.stdout
@@ -223,7 +221,7 @@ def test_a_file_that_stops_the_service_can_be_removed(operator: Operator) -> Non
     "which", ["abcdef0", "00000000", "none.pem", "../attestd.toml", "..", "/etc/passwd", "", "zz" * 8]
 )
 def test_nothing_else_is_removed(operator: Operator, which: str) -> None:
-    operator.run("ek-roots", "import", "--yes", put(operator, pem(MAKER)))
+    operator.run("ek-roots", "import", put(operator, pem(MAKER)))
     told = refused(operator.run("ek-roots", "remove", which))
     assert "ek-roots list" in told
     assert [one["fingerprint"] for one in listed(operator)] == [digest(MAKER)]
@@ -237,7 +235,7 @@ def test_a_directory_in_the_store_is_left_alone(operator: Operator) -> None:
 
 
 def test_removing_says_how_many_devices_it_let_in(operator: Operator) -> None:
-    operator.run("ek-roots", "import", "--yes", put(operator, pem(MAKER, SECOND)))
+    operator.run("ek-roots", "import", put(operator, pem(MAKER, SECOND)))
     operator.add(DEVICE, root_sha256=digest(MAKER))
     operator.add(OTHER, root_sha256=digest(SECOND), name="gw-2")
     told = operator.run("ek-roots", "remove", digest(MAKER)).stdout
@@ -246,7 +244,7 @@ def test_removing_says_how_many_devices_it_let_in(operator: Operator) -> None:
 
 def test_an_odd_subject_cannot_break_a_line(operator: Operator) -> None:
     odd = Authority.root("A\nB\x1b[31m\u2028C")
-    operator.run("ek-roots", "import", "--yes", put(operator, odd.der))
+    operator.run("ek-roots", "import", put(operator, odd.der))
     shown = operator.run("ek-roots", "list").stdout
     assert shown.count("\n") == 1
     assert shown.rstrip("\n").isprintable()
@@ -285,21 +283,6 @@ def test_what_is_no_fingerprint_is_wrong_usage(operator: Operator, digits: str) 
     assert listed(operator) == []
 
 
-def test_without_a_terminal_nothing_is_trusted_unseen_and_the_command_is_told(operator: Operator) -> None:
-    given, before = put(operator, pem(MAKER, SECOND)), operator.admin_records()
-    done = operator.run("ek-roots", "import", given)
-    assert (done.exit_code, done.stdout) == (1, "")
-    command = f"attestd ek-roots import {given} --sha256 {digest(MAKER)} --sha256 {digest(SECOND)}"
-    assert done.stderr.endswith(f"then: {command}\n")
-    for told in ("CN=Maker Root", "CN=Second Root", "p256", "2026-08-17 to 2029-08-21"):
-        assert told in done.stderr
-    assert (listed(operator), operator.admin_records()) == ([], before)
-    assert operator.run(*command.split()[1:]).exit_code == 0
-    assert [one["reviewed"] for one in listed(operator)] == ["fingerprint", "fingerprint"]
-    # What is trusted already needs no second look.
-    assert operator.run("ek-roots", "import", given).exit_code == 0
-
-
 def test_yes_trusts_what_is_shown(operator: Operator) -> None:
     assert operator.run("ek-roots", "import", put(operator, pem(MAKER)), "--yes").exit_code == 0
     assert listed(operator)[0]["reviewed"] == "yes"
@@ -313,25 +296,22 @@ def test_a_person_is_shown_the_fingerprint_and_decides(capsys: pytest.CaptureFix
     def answer(yes: bool) -> Callable[[str], bool]:
         return lambda question: not asked.append(question) and yes  # type: ignore[func-returns-value]
 
-    said = partial(look_at, certificates, source="maker.pem", again="ek-roots import maker.pem")
-    assert said(nothing, ask=answer(True)) == "asked"
+    assert look_at(certificates, nothing, source="maker.pem", ask=answer(True)) == "asked"
     shown = capsys.readouterr().err
     for told in (digest(MAKER), "CN=Maker Root", "p256", "maker.pem"):
         assert told in shown
     with pytest.raises(Failure, match="declined"):
-        said(nothing, ask=answer(False))
+        look_at(certificates, nothing, source="maker.pem", ask=answer(False))
     assert len(asked) == 2
-    with pytest.raises(Failure, match="no terminal"):
-        said(nothing, ask=None)
-    assert said(Review(True, frozenset()), ask=None) == "yes"
+    assert look_at(certificates, nothing, source="maker.pem", ask=None) == "no"
 
 
 def test_a_note_cannot_pretend_to_be_a_certificate_or_another_line() -> None:
     source = "x\n# reviewed: fingerprint\n-----BEGIN CERTIFICATE-----.pem"
-    note = Provenance(source, "eve", 1_790_000_000_000, "asked").note
+    note = Provenance(source, "eve", 1_790_000_000_000, "no").note
     assert note.count("\n") == 4
     assert "-----BEGIN" not in note
-    assert read_note(note + pem(MAKER).decode())["reviewed"] == "asked"
+    assert read_note(note + pem(MAKER).decode())["reviewed"] == "no"
     assert len(read_certificate_file(note.encode() + pem(MAKER))) == 1
 
 
