@@ -10,7 +10,12 @@ _SHOWN = 200
 
 
 class Unreachable(Exception):
-    """The server did not answer, or not as this protocol does; trying again later may help."""
+    """The server did not answer, or not as this protocol does; trying again later may help. `retry_after`:
+    when, in seconds, if it said so."""
+
+    def __init__(self, why: str, *, retry_after: int | None = None) -> None:
+        super().__init__(why)
+        self.retry_after = retry_after
 
 
 class Misconfigured(Exception):

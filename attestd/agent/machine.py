@@ -65,12 +65,12 @@ class Machine:
 
     @classmethod
     def enrolled(cls, tcti: str, directory: Path, *, ca: Path | None = None, files: LogFiles = OWN) -> Self:
-        """The machine as it enrolled: `directory` is where `attestd agent enroll` keeps its state, `ca` the
-        only authority trusted if given, `files` are its logs. NotEnrolled, or Misconfigured for a damaged
-        state."""
+        """The machine as it enrolled: `directory` is where `attestd agent join` keeps its state, `ca` the
+        only authority trusted if given, else the one kept when it joined, `files` are its logs. NotEnrolled,
+        or Misconfigured for a damaged state."""
         state = State(directory)
         membership, _ = state.enrolment()
-        return cls(tcti, state, Server(membership.server, ca), files)
+        return cls(tcti, state, Server(membership.server, ca or state.ca()), files)
 
     def attest(self, *wanted: Wanted) -> Received:
         """One accepted attestation for all of them; errors as for `attestd.agent.attest.attest`, and

@@ -18,6 +18,7 @@ from attestd.agent.files import Delivery
 from attestd.agent.home import Home
 from attestd.agent.keeper import Keeper
 from attestd.agent.lock import sole_agent
+from attestd.agent.pin import authority
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
 from attestd.agent.transport import Server
@@ -78,7 +79,8 @@ def _keeper(settings: Settings, delivery: Delivery, notifier: Notifier) -> Keepe
 
 def connection(url: str, settings: Settings) -> Server:
     """The service, trusted as the operator said."""
-    return Server(url, settings.ca)
+    state = State(settings.state)
+    return Server(url, authority(url, state, ca=settings.ca, root_sha256=settings.root_sha256))
 
 
 class _Reload:

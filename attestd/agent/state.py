@@ -15,6 +15,7 @@ from typing import Any
 from attestd.agent.errors import Misconfigured, NotEnrolled
 
 _RECIPE = "ak.recipe"
+_CA = "ca.pem"
 _MEMBERSHIP = "enrollment.json"
 _LAST = "last.json"
 _LOGS = "logs.json"
@@ -65,6 +66,14 @@ class State:
 
     def keep_membership(self, membership: Membership) -> None:
         self._write_json(_MEMBERSHIP, {name: getattr(membership, name) for name in Membership.__slots__})
+
+    def ca(self) -> Path | None:
+        """PEM of the only authority that is trusted at the service; None where none was kept."""
+        path = self.directory / _CA
+        return path if path.exists() else None
+
+    def keep_ca(self, pem: bytes) -> None:
+        self._write(_CA, pem)
 
     def last(self) -> Mapping[str, Any] | None:
         """How the last attestation ended."""

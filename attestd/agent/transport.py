@@ -75,8 +75,8 @@ class Server:
     ) -> dict[str, Any]:
         connection = self._connection()
         try:
-            connection.connect()
-            with _hung_up_after(self.patience, connection.sock):
+            with reached(self.url, connection.context, patience=self.patience) as connected:
+                connection.sock = connected
                 prefix = urlsplit(self.url).path
                 connection.request(method, prefix + path, body, {"Accept": "application/json", **headers})
                 answer = connection.getresponse()
@@ -91,18 +91,46 @@ class Server:
             connection.close()
         return _read(self.url, answer, raw)
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self) -> "_Connection":
         parts = urlsplit(self.url)
-        host, timeout = parts.hostname or "", min(STEP_SECONDS, self.patience)
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(host, parts.port, timeout=timeout)
+        context = self._context() if parts.scheme == "https" else None
+        return _Connection(parts.hostname or "", parts.port, context)
+
+    def _context(self) -> ssl.SSLContext:
         try:
-            context = _trusting(self.ca)
+            return _trusting(self.ca)
         except (OSError, ssl.SSLError):
             raise Misconfigured(
                 f"{self.ca} has no certificate; name a PEM file with the server's CA"
             ) from None
-        return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP/1.1 over a socket that it is given; it names its port where that is not the scheme's own."""
+
+    def __init__(self, host: str, port: int | None, context: ssl.SSLContext | None) -> None:
+        self.default_port = http.client.HTTP_PORT if context is None else http.client.HTTPS_PORT
+        super().__init__(host, port)
+        self.auto_open = 0
+        self.context = context
+
+
+@contextmanager
+def reached(url: str, context: ssl.SSLContext | None, *, patience: float) -> Iterator[socket.socket]:
+    """A connection to where the URL points, over TLS as `context` says, the handshake done; hung up when
+    `patience` seconds are over, whatever is going on. OSError."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    connected = socket.create_connection((host, port), timeout=min(STEP_SECONDS, patience))
+    try:
+        if context is not None:
+            connected = context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        with _hung_up_after(patience, connected):
+            if isinstance(connected, ssl.SSLSocket):
+                connected.do_handshake()
+            yield connected
+    finally:
+        connected.close()
 
 
 def _trusting(ca: Path | None) -> ssl.SSLContext:
@@ -118,7 +146,11 @@ def _trusting(ca: Path | None) -> ssl.SSLContext:
 @lru_cache(maxsize=2)
 def _context(ca: Path | None, version: object) -> ssl.SSLContext:
     # Kept for a version of the file: reading all authorities of a system takes longer than a whole round.
-    return ssl.create_default_context(cafile=None if ca is None else str(ca))
+    context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    if ca is not None:
+        # What was named is what is trusted, also where it is an intermediate or the server's own certificate.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 @contextmanager
@@ -158,12 +190,12 @@ def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, A
         members = None
     if not isinstance(members, dict):
         raise Unreachable(f"{url} answered {answer.status} with something that is not JSON; is it attestd?")
+    retry_after = _retry_after(answer.headers.get("Retry-After"))
     if answer.status >= 500:
         why = members.get("detail") or members.get("error_description") or ""
-        raise Unreachable(f"{url} cannot serve now: {answer.status} {plain(why)}")
+        raise Unreachable(f"{url} cannot serve now: {answer.status} {plain(why)}", retry_after=retry_after)
     if answer.status >= 400:
         nonce = next((answer.headers[name] for name in _NONCES if name in answer.headers), None)
-        retry_after = _retry_after(answer.headers.get("Retry-After"))
         raise Refusal(answer.status, members, retry_after, good_nonce(nonce))
     return members
 

@@ -50,7 +50,7 @@ def command(out: Path, state: Path, tpm: str, server: str | None, ca: Path | Non
     logs = Logs(log_files(asked), kept)
     with reported(kept, agent=wanted.agent):
         membership, recipe = kept.enrolment()
-        where = server_of(server, ca, membership)
+        where = server_of(server, ca, kept)
         with progress("Attesting"), opened(tpm, state) as device:
             received = attest(device, where, membership, recipe=recipe, wanted=[wanted], logs=logs)
             bundle = where.get("/.well-known/spiffe/bundle")

@@ -26,7 +26,7 @@ def command(server: str | None, ca: Path | None, tpm: str, state: Path, ak: str 
     """Make this machine a device of the service. Harmless to do again."""
     kept = State(state)
     with reported():
-        where = server_of(server, ca, kept.membership())
+        where = server_of(server, ca, kept)
         with progress(f"Enrolling at {where.url}"), opened(tpm, state) as device:
             membership = enroll(device, where, kept, ak=ak)
     click.echo(f"{membership.state} {membership.device_id}")

@@ -87,11 +87,13 @@ def check_name(name: str) -> None:
         raise failures.Unusable(f"{name!r} is no name; it has letters a to z, digits and -, at most 63")
 
 
-def server_of(url: str | None, ca: Path | None, membership: Membership | None) -> Server:
+def server_of(url: str | None, ca: Path | None, kept: State) -> Server:
+    """The service that was named, else the one of the enrolment; trusted by this CA, else by the kept one."""
+    membership = kept.membership()
     named = url or (membership.server if membership else None)
     if named is None:
         raise failures.Unusable("which service? name it with --server URL, as its external_url says")
-    return Server(named, ca)
+    return Server(named, ca or kept.ca())
 
 
 @contextmanager

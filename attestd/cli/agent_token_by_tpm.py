@@ -23,7 +23,7 @@ def print_token(wish: Wish, given: Mapping[str, Any]) -> None:
     files = log_files(given)
     with reported(kept, agent=asked.agent):
         membership, _ = kept.enrolment()
-        machine = Machine(given["tpm"], kept, server_of(given["server"], given["ca"], membership), files)
+        machine = Machine(given["tpm"], kept, server_of(given["server"], given["ca"], kept), files)
         with progress("Attesting"):
             attestation = attest_client(machine, asked.agent)
         kept.keep_last(outcome("accepted", {"policy": attestation.policy}, asked.agent))
