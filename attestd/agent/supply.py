@@ -77,19 +77,22 @@ class Supply:
                     if not known and self._refusal() is not None:
                         await self._check_known()
                         known = True
-                    if (why := self.waits_for()) and why not in said:
+                    why = self._waits_for(refusals=known)
+                    if why and why not in said:
                         say(f"waiting for an identity: {why}")
                         said.add(why)
                     await self.turned.wait()
         except TimeoutError:
             if (refusal := self._refusal()) is not None:
                 raise refusal from None
-            why = self.waits_for() or "the agent does not answer"
+            why = self._waits_for(refusals=True) or "the agent does not answer"
             raise Unreachable(f"no identity within {patience:g} seconds: {why}") from None
 
-    def waits_for(self) -> str:
-        """Why there is not everything; empty if there is."""
-        return next((str(error) for error in self._missing.values() if error is not None), "")
+    def _waits_for(self, *, refusals: bool) -> str:
+        """Why there is not everything yet; empty if that is not known. A refusal is waited for to change only
+        by a program that has a rule."""
+        told = [error for error in self._missing.values() if error is not None]
+        return next((str(error) for error in told if refusals or not isinstance(error, Refusal)), "")
 
     def _complete(self) -> bool:
         """Something was given, and of nothing else is it open whether it will be. Refusal for a JWT-SVID that

@@ -27,7 +27,7 @@ print(json.dumps({
 TELL = ("/usr/bin/env", "python3", "-I", "-c", _TELL)
 """A program that prints what it was given."""
 
-_AS_USER = """
+RUN_AS_USER = """
 import codecs, ctypes, encodings.idna, getpass, grp, logging, os, pwd, sys
 import asyncio.unix_events, multiprocessing.connection
 import attestd.cli.agent_exec, attestd.cli.agent_token, attestd.cli.agent
@@ -63,7 +63,7 @@ class Running:
         """`arguments` from the options on. `uid`: as that user, if we are the superuser.
         `own_terminal`: in a session of its own, with that terminal."""
         called = ["exec", "--socket", str(socket), *arguments]
-        command = [str(ATTESTD), "agent"] if uid is None else [sys.executable, "-c", _AS_USER, str(uid)]
+        command = [str(ATTESTD), "agent"] if uid is None else [sys.executable, "-c", RUN_AS_USER, str(uid)]
         surroundings = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}
         given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | given
         if own_terminal is not None:
