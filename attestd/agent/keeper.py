@@ -45,7 +45,7 @@ class Keeper:
         """`clock` in milliseconds, as of both."""
         self._upkeep, self._demands, self._clock = upkeep, demands, clock
         self._worker = Worker("attestd-agent")
-        self._picture = upkeep.holdings
+        self._shown = upkeep.holdings
         self._turned = asyncio.Event()
         self._nudged = asyncio.Event()
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
@@ -53,13 +53,13 @@ class Keeper:
     @property
     def holdings(self) -> Holdings:
         """What is held now. Expired credentials may still be in it: ask `Holdings.current` with the time."""
-        return self._picture
+        return self._upkeep.holdings
 
     async def changed(self, seen: Holdings) -> Holdings:
         """The picture, as soon as it is another object than `seen`; at once if it is already."""
-        while self._picture is seen:
+        while self._upkeep.holdings is seen:
             await self._turned.wait()
-        return self._picture
+        return self._upkeep.holdings
 
     async def jwt_svid(self, agent: str, audiences: tuple[str, ...]) -> JwtSvid:
         """A JWT-SVID of this agent for exactly these audiences, each among its workload's. From memory until
@@ -129,8 +129,8 @@ class Keeper:
 
     def _show(self) -> None:
         """Let those see it who wait for another picture."""
-        if self._upkeep.holdings is not self._picture:
-            self._picture = self._upkeep.holdings
+        if self._upkeep.holdings is not self._shown:
+            self._shown = self._upkeep.holdings
             self._turned.set()
             self._turned = asyncio.Event()
 
