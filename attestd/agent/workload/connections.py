@@ -7,6 +7,7 @@ to be written.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from grpclib.server import Handler, Server
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, StreamReset
+from h2.events import DataReceived, RemoteSettingsChanged, StreamReset
 from h2.events import Event as H2Event
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
@@ -28,7 +29,13 @@ from hyperframe.frame import Frame
 
 MAX_REQUEST = 64 * 1024
 """Bytes of one call, all that comes on its stream."""
+MAX_PIECES = 64
+"""Into which a request may be cut."""
 MAX_HEADERS = 16 * 1024
+MAX_TABLE = 4096
+"""Bytes that we remember of headers that we sent, whatever the peer would have us remember (HPACK)."""
+MAX_SETTINGS = 32
+"""Of the peer's, known ones and others."""
 MAX_STREAMS = 64
 """At once on one connection."""
 MAX_HASTY = 100
@@ -37,6 +44,7 @@ SLICE = 4096
 """Bytes that are worked on before others have their turn."""
 GOODBYE_SECONDS = 1.0
 _FRAME_HEAD = 9
+_TOO_MUCH = f"a request has at most {MAX_REQUEST} bytes, in {MAX_PIECES} pieces"
 
 Methods = dict[str, Method]
 Admit = Callable[[asyncio.Transport], "Admitted | None"]
@@ -141,7 +149,7 @@ class ServedConnection(H2Protocol):
         self.connection = Connection(h2, transport, config=self.config)
         self.connection.flush()
         self.connection.initialize()
-        self.processor = BoundedEvents(handler, self.connection, self.end)
+        self.processor = BoundedEvents(handler, self.connection, h2, self.end)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None:
@@ -202,22 +210,46 @@ class ServedConnection(H2Protocol):
 class BoundedEvents(EventsProcessor):
     """What the peer does on its streams."""
 
-    def __init__(self, handler: Handler, connection: Connection, end: Callable[[], None]) -> None:
+    def __init__(
+        self, handler: Handler, connection: Connection, h2: H2Connection, end: Callable[[], None]
+    ) -> None:
         super().__init__(handler, connection)
-        self._end = end
+        self._h2, self._end = h2, end
         self._hasty = 0
+        self._pieces: Counter[int] = Counter()
 
     def process(self, event: H2Event) -> None:
         """Frames of kinds that we do not know are ignored (RFC 9113, section 5.5)."""
         if event.__class__ in getattr(self, "processors", ()):
             super().process(event)
 
+    def register(self, stream: Stream) -> Callable[[], None]:
+        release = super().register(stream)
+
+        def released() -> None:
+            self._pieces.pop(stream.id or 0, None)
+            release()
+
+        return released
+
+    def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
+        super().process_remote_settings_changed(event)
+        # Neither as many settings as there are numbers, nor what we said before, is kept for a peer.
+        self._h2.encoder.header_table_size = min(self._h2.encoder.header_table_size, MAX_TABLE)
+        if len(self._h2.remote_settings) > MAX_SETTINGS:
+            self._end()
+
     def process_data_received(self, event: DataReceived) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is not None and stream.data_received + len(event.data) > MAX_REQUEST:
-            self.connection.ack(event.stream_id, event.flow_controlled_length or 0)
-            _fail(stream, GRPCError(Status.RESOURCE_EXHAUSTED, f"a request has at most {MAX_REQUEST} bytes"))
+        size, stream = event.flow_controlled_length or 0, self.streams.get(event.stream_id)
+        if not size:
             return
+        if stream is not None:
+            self._pieces[event.stream_id] += 1
+            too_many = self._pieces[event.stream_id] > MAX_PIECES
+            if too_many or stream.data_received + len(event.data) > MAX_REQUEST:
+                self.connection.ack(event.stream_id, size)
+                _fail(stream, GRPCError(Status.RESOURCE_EXHAUSTED, _TOO_MUCH))
+                return
         super().process_data_received(event)
 
     def process_stream_reset(self, event: StreamReset) -> None:
@@ -226,7 +258,7 @@ class BoundedEvents(EventsProcessor):
             self._hasty += 1
         super().process_stream_reset(event)
         if self._hasty > MAX_HASTY:
-            self.connection._connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             self._end()
 
 

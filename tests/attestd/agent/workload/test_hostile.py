@@ -254,6 +254,63 @@ def test_a_request_that_is_longer_than_it_may_be_is_not_kept(there: Serving) -> 
     assert resident() - before < 16 * MIB
 
 
+def many_settings() -> bytes:
+    """Every number that a setting can have, each in use for something that we do not know."""
+    frames = b""
+    for begin in range(100, 62_000, 2700):
+        pairs = b"".join(struct.pack(">HI", number, 1) for number in range(begin, begin + 2700))
+        frames += len(pairs).to_bytes(3, "big") + b"\x04\0\0\0\0\0" + pairs
+    return frames
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        many_settings(),
+        # On a stream whose request was read: nothing, and next to nothing, again and again.
+        b"\0\0\0\x00\0\0\0\0\x01" * 60_000,
+        b"\0\0\1\x00\0\0\0\0\x01x" * 60_000,
+    ],
+    ids=["settings", "empty_data", "tiny_data"],
+)
+def test_small_things_in_masses_are_not_kept(data: bytes, there: Serving) -> None:
+    before = resident()
+    peers = [Peer(there) for _ in range(4)]
+    for peer in peers:
+        stream = peer.open()
+        peer.h2.send_data(stream, message(0))
+        peer.flush()
+
+    def pour(peer: Peer) -> None:
+        with suppress(OSError):
+            peer.sock.sendall(data + b"\0\0\x08\x06\0\0\0\0\0all-read")
+            while b"all-read" not in (came := peer.sock.recv(65_536)) and came:
+                pass
+
+    pouring = [threading.Thread(target=pour, args=(peer,)) for peer in peers]
+    for each in pouring:
+        each.start()
+    for each in pouring:
+        each.join(60)
+    assert is_well(there)
+    grown = resident() - before
+    for peer in peers:
+        peer.sock.close()
+    assert grown < 10 * MIB
+
+
+def test_what_we_say_is_not_remembered_for_a_caller_that_wants_it_so(there: Serving) -> None:
+    """A huge table for headers, and refusals that differ each time."""
+    with Peer(there) as peer:
+        peer.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 2**31})
+        stream = peer.open(path=messages.FETCH_JWT_SVID.path)
+        peer.h2.send_data(stream, message(0), end_stream=True)
+        peer.flush()
+        assert peer.status_of(stream) == "3"
+        (served,) = there.endpoint.listener._open
+        assert served.connection._connection.encoder.header_table_size <= connections.MAX_TABLE
+
+
 @pytest.mark.parametrize("how", ["one_block", "many_fields", "continuations"])
 def test_headers_beyond_measure_end_their_connection(how: str, there: Serving) -> None:
     with Peer(there) as peer:
