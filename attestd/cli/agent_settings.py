@@ -1,0 +1,78 @@
+"""Which settings does a verb of the running agent go by: the file's, and what options say instead?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from attestd.agent.settings import DEFAULT_FILE, DEFAULT_TPM, Settings, load_settings
+from attestd.config import environment
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_CONFIG = "ATTESTD_AGENT_CONFIG"
+
+
+def settings_options(command: Command) -> Command:
+    """Gives the command `config`, `server`, `ca`, `tpm` and `state`, for `settings_from`."""
+    file = click.Path(dir_okay=False, path_type=Path)
+    there = click.Path(exists=True, dir_okay=False, path_type=Path)
+    folder = click.Path(file_okay=False, path_type=Path)
+    for option in (
+        click.option(
+            "--state",
+            type=folder,
+            metavar="DIR",
+            help="What the device remembers of its enrolment; else as the settings say.",
+        ),
+        click.option(
+            "--tpm",
+            metavar="TCTI",
+            help="The TPM; else as the settings say, ATTESTD_TPM, or the system's.",
+        ),
+        click.option(
+            "--ca", type=there, metavar="FILE", help="PEM of the CA that the server's certificate is from."
+        ),
+        click.option(
+            "--server", metavar="URL", help="The service; else as the settings say, or as it has joined."
+        ),
+        click.option(
+            "--config",
+            type=file,
+            metavar="FILE",
+            help=f"The settings; else {_CONFIG}, else {DEFAULT_FILE} if it is there.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def settings_from(
+    config: Path | None, server: str | None, ca: Path | None, tpm: str | None, state: Path | None
+) -> Settings:
+    """PolicyError or OSError for a file that cannot be used; nothing but the environment is asked else."""
+    settings = _settings(config)
+    return replace(
+        settings,
+        server=server or settings.server,
+        ca=settings.ca if ca is None else ca.absolute(),
+        root_sha256=settings.root_sha256 if ca is None else None,
+        tpm=tpm or _tpm_of_environment(settings) or settings.tpm,
+        state=settings.state if state is None else state.absolute(),
+    )
+
+
+def _settings(named: Path | None) -> Settings:
+    told = environment().get(_CONFIG)
+    path = named or (Path(told) if told else DEFAULT_FILE)
+    if path == DEFAULT_FILE and named is None and not path.exists():
+        return Settings()
+    return load_settings(path)
+
+
+def _tpm_of_environment(settings: Settings) -> str | None:
+    return environment().get("ATTESTD_TPM") if settings.tpm == DEFAULT_TPM else None
