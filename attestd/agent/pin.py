@@ -78,8 +78,8 @@ def fetch_certificate(url: str, root_sha256: str) -> bytes:
             return ssl.DER_cert_to_PEM_cert(certificate).encode()
     seen = ", ".join(hashlib.sha256(each).hexdigest() for each in shown) or "none"
     raise Unreachable(
-        f"{url} shows no certificate with the SHA-256 {root_sha256}, but {seen}; compare it with what you were "
-        "told, have the server's file of certificates end with its root, or name the root with --ca FILE"
+        f"{url} shows no certificate with the SHA-256 {root_sha256}, but {seen}; compare it with what you "
+        "were told, have the server's file of certificates end with its root, or name the root with --ca FILE"
     )
 
 

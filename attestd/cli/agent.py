@@ -9,12 +9,14 @@ from __future__ import annotations
 from attestd.cli.lazy import Lazy
 
 VERBS = {
+    "join": "Make this machine a device of a service and see it accepted, in one go.",
     "enroll": "Make this machine a device of the service.",
     "attest": "Prove how this machine booted and write what its policy grants.",
     "run": "Attest at boot and from then on, and serve what this machine holds to its programs.",
     "status": "Say where this machine is enrolled and how its last attestation ended.",
     "exec": "Run a program with credentials in files that are kept fresh while it runs.",
     "token": "Get an access token bound to a key in the TPM, and print it.",
+    "install-service": "Write the systemd units of the agent.",
     "unseal": "Write the secret of a sealed key to standard output.",
 }
 """Every verb with its line of help."""
@@ -23,5 +25,5 @@ command = Lazy(
     "agent",
     VERBS,
     module="attestd.cli.agent_{}",
-    help="The device's side: enrol, attest, get tokens, unseal.",
+    help="The device's side: join, run, hand out credentials, unseal.",
 )

@@ -131,14 +131,14 @@ def _last(last: Mapping[str, Any] | None) -> Iterator[str]:
         return
     policy = _policy(last.get("policy"))
     yield f"posture       {plain(last.get('verdict'))} at {plain(last.get('time'))}{policy}"
-    yield from _why(last)
+    yield from reasons(last)
 
 
 def _standing(agent: Mapping[str, Any]) -> Iterator[str]:
     posture = agent["posture"]
     yield f"posture       {plain(posture['verdict'])} since {posture['since']}{_policy(posture['policy'])}"
     if posture["code"] is not None:
-        yield from _why(posture)
+        yield from reasons(posture)
     for each in agent["credentials"]:
         old = ", an old one" if agent["old_credentials"] else ""
         yield f"holds         {plain(each['spiffe_id'])}"
@@ -150,7 +150,7 @@ def _standing(agent: Mapping[str, Any]) -> Iterator[str]:
     yield f"next try      {agent['next_try']['at']} ({plain(agent['next_try']['why'])})"
 
 
-def _why(told: Mapping[str, Any]) -> Iterator[str]:
+def reasons(told: Mapping[str, Any]) -> Iterator[str]:
     """The code, the sentence, and each finding with what was expected and found."""
     if told.get("code") is not None:
         yield f"{_INDENT}{plain(told['code'])}: {plain(told.get('detail'))}"

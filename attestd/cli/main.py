@@ -25,9 +25,10 @@ NOUNS = {
     "policy": "Check, apply and roll back appraisal policies.",
     "keys": "List, add, activate and retire signing keys.",
     "ek-roots": "List, import and remove the TPM makers that are trusted.",
-    "agent": "The device's side: enrol, attest, get tokens, unseal.",
+    "agent": "The device's side: join, run, hand out credentials, unseal.",
     "audit": "Show, verify and trace the audit log.",
     "evidence": "Verify evidence in files, without a server.",
+    "install-service": "Write the systemd unit of the service.",
     "swtpm": "Run a software TPM until stdin closes.",
 }
 """Every noun with its line of help; its module, "-" written "_", has a `command`."""

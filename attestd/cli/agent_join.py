@@ -1,0 +1,120 @@
+"""How does an operator bring a new machine to its identity, with one command?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attestd.agent.errors import Refusal, plain
+from attestd.agent.home import Home
+from attestd.agent.join import Joined, join, named
+from attestd.agent.pin import authority, read_authorities
+from attestd.agent.settings import Settings
+from attestd.agent.state import State
+from attestd.agent.transport import Server
+from attestd.agent.trouble import AnotherTpm, trouble_of
+from attestd.cli import failures
+from attestd.cli.agent_options import check_name, reported
+from attestd.cli.agent_settings import settings_from, settings_options
+from attestd.cli.agent_status import reasons
+from attestd.clock import now_ms
+
+_FINGERPRINT_DIGITS = 64
+
+
+@click.command("join")
+@click.argument("url", metavar="URL")
+@settings_options
+@click.option(
+    "--root-sha256",
+    "root",
+    metavar="HEX",
+    help="SHA-256 of the server's root certificate, as its operator gave it to you, instead of --ca.",
+)
+@click.option("--agent", "agents", multiple=True, metavar="NAME", help="Show this agent's identity too.")
+@click.option("--wait/--no-wait", default=True, help="Wait until an operator admits this machine (default).")
+def command(
+    url: str, root: str | None, agents: tuple[str, ...], wait: bool, server: str | None, **given: Any
+) -> None:
+    """Make this machine a device of the service at URL and see it accepted. Harmless to do again.
+
+    What is trusted of the server, --ca or --root-sha256, is kept for the agent.
+    """
+    if server not in (None, url):
+        raise failures.Unusable(f"{url} and --server {server} are two services; name one")
+    named_ca: Path | None = given["ca"]
+    settings = _settings(url, root, agents, given)
+    state = State(settings.state)
+    with reported():
+        _keep_trust(url, state, settings, ca=named_ca)
+        home = Home(settings.tpm, state, lambda where: Server(where, settings.ca or state.ca()))
+        try:
+            joined = join(home, settings, clock=now_ms, sleep=time.sleep, say=_say, wait=wait)
+        except Refusal as refusal:
+            raise failures.Failure("\n".join(_refused(refusal, state))) from None
+        except AnotherTpm as error:
+            raise failures.Failure(str(error)) from None
+    for line in _told(joined):
+        click.echo(line)
+    if joined.withheld:
+        raise SystemExit(1)
+
+
+def _settings(url: str, root: str | None, agents: tuple[str, ...], given: dict[str, Any]) -> Settings:
+    """The settings with what this command says instead. Unusable for what cannot be meant."""
+    settings = settings_from(server=url, **given)
+    if root is not None:
+        root = root.replace(":", "").lower()
+        if given["ca"] is not None:
+            raise failures.Unusable("--ca and --root-sha256 both name whom to trust; keep one")
+        if len(root) != _FINGERPRINT_DIGITS or set(root) - set("0123456789abcdef"):
+            raise failures.Unusable("--root-sha256 is no SHA-256: write its 64 hex digits")
+        settings = replace(settings, ca=None, root_sha256=root)
+    for agent in agents:
+        check_name(agent)
+    known = {each.agent for each in settings.workloads}
+    asked = tuple(named(agent) for agent in dict.fromkeys(agents) if agent not in known)
+    return replace(settings, workloads=(*settings.workloads, *asked))
+
+
+def _keep_trust(url: str, state: State, settings: Settings, *, ca: Path | None) -> None:
+    """What the operator named is the agent's from now on. Misconfigured or Unreachable."""
+    membership = state.membership()
+    if membership is not None and membership.server != url:
+        return  # Another service than this machine's: told where it is joined, and nothing of it kept.
+    if ca is not None:
+        state.keep_ca(read_authorities(ca))
+    else:
+        authority(url, state, ca=settings.ca, root_sha256=settings.root_sha256)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _refused(refusal: Refusal, state: State) -> Iterator[str]:
+    trouble = trouble_of(refusal)
+    membership = state.membership()
+    yield f"this machine is not accepted: {trouble.code}: {trouble.detail}"
+    yield from reasons({"findings": trouble.findings})
+    if membership is not None:
+        verb = "approve" if trouble.code == "device_pending" else "why"
+        yield f"              its operator: attestd device {verb} {membership.device_id}"
+
+
+def _told(joined: Joined) -> Iterator[str]:
+    policy = joined.policy
+    yield f"device        {joined.membership.device_id}"
+    yield f"server        {joined.membership.server}"
+    yield f"accepted by   {plain(policy.get('name'))}@{plain(policy.get('version'))}"
+    for agent, spiffe_id in joined.identities.items():
+        yield f"{plain(agent):<13} {plain(spiffe_id)}"
+    for agent, why in joined.withheld.items():
+        yield f"{plain(agent):<13} has no identity: {plain(why)}"
+    yield "next          systemctl enable --now attestd-agent.socket attestd-agent.service"
+    yield "              or, in the foreground: attestd agent run"
