@@ -1,12 +1,13 @@
 """How does a program that keeps credentials in memory learn that there are new ones?
 
 By a command of the operator's, run after the files have changed: an argument vector, no shell, nothing of
-this process but its standard error. It has a bounded time, with everything that it started, and whether it
-works changes nothing for the files.
+this process but its user and its standard error. It has a bounded time, with everything that it started, and
+whether it works changes nothing for the files.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -17,6 +18,8 @@ from pathlib import Path
 
 PATIENCE_SECONDS = 30.0
 SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
 def run_command(
@@ -53,6 +56,12 @@ def _ended(pid: int, seconds: float) -> bool:
         os.close(descriptor)
 
 
+def _keep_rights_here() -> None:
+    """What this thread starts has none of the capabilities that systemd gave the agent (capabilities(7), of
+    each thread its own)."""
+    ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
 class Commands:
     """One at a time, in a thread of its own: who waits for a slow one are other commands alone. What is
     asked for again before its turn comes runs once."""
@@ -78,6 +87,7 @@ class Commands:
             return self._turn.wait_for(lambda: self._thread is None, seconds)
 
     def _work(self) -> None:
+        _keep_rights_here()
         while True:
             with self._turn:
                 if not self._waiting:

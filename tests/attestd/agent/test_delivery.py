@@ -119,6 +119,43 @@ def test_without_the_right_to_give_files_away_they_stay_ours_and_it_is_said(memo
     assert ours.said == []
 
 
+_SERVICE = """
+import os, sys
+from pathlib import Path
+from attestd.agent.files import Delivery
+from tests.attestd.agent.delivered import MINUTE, NOW, contents, holding, workload
+folder, user = Path(sys.argv[1]), int(sys.argv[2])
+wanted = workload(folder, user=frozenset({str(user)}))
+delivery = Delivery([wanted], tell=print)
+delivery.check()
+rounds = [holding(wanted, contents(jwt_end=NOW + MINUTE)) for _ in range(3)]
+for each in (*rounds, rounds[-1]):
+    delivery.show(each, now=NOW)
+delivery.show(rounds[-1], now=NOW + MINUTE)
+delivery = Delivery([wanted], tell=print)
+delivery.show(holding(wanted, rounds[-1].held["telemetry"].files), now=NOW + MINUTE)
+told = [(p.name, p.stat().st_uid) for p in sorted(folder.iterdir()) if p.is_file()]
+delivery.show(rounds[-1], now=NOW + 60 * MINUTE)
+print(os.geteuid() == 0, told, os.listdir(folder))
+"""
+
+
+def test_ag_2_the_agent_needs_no_more_than_to_read_and_to_give_away(memory: Path) -> None:
+    """As the unit runs it: a user of its own, CAP_DAC_READ_SEARCH, and CAP_CHOWN to give files away."""
+    user, command = os.geteuid(), [sys.executable]
+    if ROOT:
+        user = STRANGER
+        os.chown(memory, STRANGER + 1, STRANGER + 1)
+        service, rights = str(STRANGER + 1), "+chown,+dac_read_search"
+        became = ["--reuid", service, "--regid", service, "--clear-groups"]
+        command = ["setpriv", *became, "--inh-caps", rights, "--ambient-caps", rights, sys.executable]
+    folder = memory / "files"
+    command += ["-c", _SERVICE, str(folder), str(user)]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    names = ("bundle.pem", "result.jwt", "telemetry.key.pem", "telemetry.svid.pem")
+    assert ended.stdout == f"False {[(name, user) for name in names]} []\n"
+
+
 def test_whether_files_may_be_given_away_is_the_kernels_word() -> None:
     assert may_chown() is ROOT
 
@@ -142,7 +179,7 @@ def test_ag_3_a_disk_is_refused_and_memory_is_taken(memory: Path, tmp_path: Path
     assert not on_disk.exists()
     on_disk.mkdir(mode=0o700)
     delivered.show(holding(workload(on_disk), contents()), now=NOW)
-    assert (delivered.troubles.keys(), list(on_disk.iterdir())) == ({"telemetry"}, [])
+    assert (list(delivered.troubles), list(on_disk.iterdir())) == (["telemetry"], [])
 
 
 def test_what_works_in_this_tpm_alone_may_lie_on_a_disk(tmp_path: Path) -> None:

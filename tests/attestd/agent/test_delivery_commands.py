@@ -4,6 +4,7 @@ held up."""
 import ast
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -149,3 +150,25 @@ def test_a_slow_command_holds_up_no_delivery_and_runs_once_for_many(memory: Path
     assert lying(memory / "files") == rounds[-1]
     assert commands.finish(10)
     assert (tmp_path / "ran").read_text().count("ran") <= 2
+
+
+_SERVICE = """
+import sys
+from pathlib import Path
+from attestd.agent.on_renewal import Commands
+commands = Commands(print)
+commands.run(("/bin/grep", "CapEff", "/proc/self/status"), agent="telemetry", files=Path("/run/x"))
+commands.finish(10)
+print([line for line in open("/proc/self/status") if line.startswith("CapEff")])
+"""
+
+
+def test_ag_2_the_command_has_none_of_the_agents_capabilities() -> None:
+    command, held = [PYTHON], "0000000000000000"
+    if os.geteuid() == 0:
+        became = ["--reuid", "54321", "--regid", "54321", "--clear-groups"]
+        rights, held = "+dac_read_search", "0000000000000004"
+        command = ["setpriv", *became, "--inh-caps", rights, "--ambient-caps", rights, PYTHON]
+    repository = Path(__file__).parents[3]
+    ended = subprocess.run([*command, "-c", _SERVICE], cwd=repository, capture_output=True, text=True)
+    assert (ended.stderr, held in ended.stdout) == ("CapEff:\t0000000000000000\n", True)

@@ -91,7 +91,7 @@ def test_what_is_not_granted_is_not_named(memory: Path) -> None:
 
 def test_ag_3_nothing_secret_is_in_arguments_or_environment(served: Serving, memory: Path) -> None:
     running = run(
-        served, memory, "--audience", AUDIENCE, "--", *LOOP, "echo $$; cat $ATTESTD_JWT_FILE; sleep 60"
+        served, memory, "--audience", AUDIENCE, "--", *LOOP, "echo $$; cat $ATTESTD_JWT_FILE; exec sleep 60"
     )
     pid, token = int(running.line()), running.line()
     seen = b"".join(
