@@ -15,10 +15,11 @@ from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from h2.exceptions import H2Error
 
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 from attestd.agent.workload import messages, readings
@@ -28,6 +29,11 @@ TIMEOUT_SECONDS = 60.0
 """For one answer, behind which there may be an attestation; a stream's first answer comes as fast."""
 
 _REFUSED = (Status.PERMISSION_DENIED, Status.INVALID_ARGUMENT, Status.UNIMPLEMENTED)
+_BROKEN_OFF = (
+    *(StreamTerminatedError, ProtocolError, H2Error, DecodeError, TimeoutError, AssertionError),
+    # What the library raises where a connection is lost between two of its steps.
+    AttributeError,
+)
 _WORD = re.compile(r"([a-z0-9_]{1,64}): (.*)", re.DOTALL)
 _T = TypeVar("_T")
 
@@ -226,7 +232,7 @@ def _translated(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or "no answer"
         raise Unreachable(f"{path}: {why}; is the agent running, and is this its socket?") from None
-    except (StreamTerminatedError, ProtocolError, TimeoutError, AssertionError):
+    except _BROKEN_OFF:
         raise Unreachable(f"{path}: the agent did not answer; is it still running?") from None
 
 

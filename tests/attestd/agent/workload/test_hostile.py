@@ -126,11 +126,15 @@ class Peer:
         return None
 
     def is_hung_up_on(self) -> bool:
+        """Within the time that a socket is waited for."""
         for _ in self.events():
             pass
-        with suppress(OSError):
+        try:
             return self.sock.recv(1) == b""
-        return True
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
 
 
 def _text(value: bytes | str) -> str:
@@ -283,6 +287,7 @@ def test_small_things_in_masses_are_not_kept(data: bytes, there: Serving) -> Non
 
     def pour(peer: Peer) -> None:
         with suppress(OSError):
+            peer.sock.settimeout(2)
             peer.sock.sendall(data + b"\0\0\x08\x06\0\0\0\0\0all-read")
             while b"all-read" not in (came := peer.sock.recv(65_536)) and came:
                 pass
