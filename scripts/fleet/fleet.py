@@ -55,15 +55,16 @@ class Fleet:
 def identities(
     machines: Sequence[Machine], *, within: float, look: float = _LOOK_SECONDS
 ) -> dict[str, float]:
-    """Seconds from now until each has its identity, by its name; Late if one has none in time. `look`: how
-    often to look, in seconds."""
+    """Seconds from now until each has its identity, by its name; Late if one has none in time, or its agent
+    has ended. `look`: how often to look, in seconds."""
     begin, waiting, had = time.monotonic(), list(machines), dict[str, float]()
     while waiting:
         now = time.monotonic() - begin
         had |= {machine.name: now for machine in waiting if machine.identity.exists()}
         waiting = [machine for machine in waiting if machine.name not in had]
-        if waiting and now > within:
-            one = waiting[0]
+        ended = [machine for machine in waiting if machine.agent is None or machine.agent.poll() is not None]
+        if ended or (waiting and now > within):
+            one = (ended or waiting)[0]
             raise Late(f"{len(waiting)} machines without identity; {one.name}: {one.log()[-500:]}")
         time.sleep(look)
     return had
