@@ -7,6 +7,7 @@ settings.
 """
 
 import http.client
+import io
 import json
 import os
 import socket
@@ -25,8 +26,11 @@ from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 
 STEP_SECONDS = 30.0
 """For connecting, and without hearing anything."""
-ANSWER_LIMIT = 4 << 20
-"""Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys."""
+ANSWER_LIMIT = 1 << 20
+"""Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys. As JSON of the worst kind
+it takes some thirty times as much of memory."""
+WIRE_LIMIT = ANSWER_LIMIT + (1 << 18)
+"""Bytes that are read for one, whatever part of it they say that they are."""
 RETRY_LIMIT = 300
 """Seconds; whatever a server asks for, the agent comes back after this."""
 NONCE_LIMIT = 512
@@ -112,7 +116,39 @@ class _Connection(http.client.HTTPConnection):
         self.default_port = http.client.HTTP_PORT if context is None else http.client.HTTPS_PORT
         super().__init__(host, port)
         self.auto_open = 0
+        self.response_class = _Answer
         self.context = context
+
+
+class _Answer(http.client.HTTPResponse):
+    """One of which no more is read than `WIRE_LIMIT`: interim answers and trailers have no bound of their
+    own."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **given: Any) -> None:
+        super().__init__(sock, *args, **given)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Bounded(sock.makefile("rb", buffering=0), WIRE_LIMIT))
+
+
+class _Bounded(io.RawIOBase):
+    """What may still be read of this; OSError beyond."""
+
+    def __init__(self, source: io.RawIOBase, left: int) -> None:
+        self._source, self._left = source, left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = self._source.readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise OSError(f"it sends more than {WIRE_LIMIT} bytes for one answer")
+        return count
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
 
 
 @contextmanager
@@ -184,13 +220,14 @@ def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, A
         raise Unreachable(
             f"{url} answered with a redirect, which is not followed; name the service's own address"
         )
+    retry_after = _retry_after(answer.headers.get("Retry-After"))
     try:
         members = json.loads(raw)
     except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):
-        raise Unreachable(f"{url} answered {answer.status} with something that is not JSON; is it attestd?")
-    retry_after = _retry_after(answer.headers.get("Retry-After"))
+        told = f"{url} answered {answer.status} with something that is not JSON; is it attestd?"
+        raise Unreachable(told, retry_after=retry_after)
     if answer.status >= 500:
         why = members.get("detail") or members.get("error_description") or ""
         raise Unreachable(f"{url} cannot serve now: {answer.status} {plain(why)}", retry_after=retry_after)

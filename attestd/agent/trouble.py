@@ -51,7 +51,7 @@ def trouble_of(error: Exception) -> Trouble:
         case Refusal():
             return _refused(error)
         case Unreachable():
-            retry_after = getattr(error, "retry_after", None)
+            retry_after = error.retry_after
             return Trouble(Regime.OUTAGE, "no_answer", str(error), retry_after=retry_after)
         case NotEnrolled():
             return Trouble(Regime.UNENROLLED, "not_enrolled", str(error))

@@ -326,6 +326,17 @@ def test_ag_6_what_the_server_says_of_later_is_bounded(header: str, seconds: int
     assert refusal.value.retry_after == seconds
 
 
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("999999999", RETRY_LIMIT), ("-1", None)])
+@pytest.mark.parametrize("body", [{"code": "unavailable"}, b"<html>later</html>"], ids=["problem", "proxy"])
+def test_ag_6_and_so_it_is_where_the_server_cannot_serve(
+    header: str, seconds: int | None, body: object
+) -> None:
+    away = answer(body, 503, f"Retry-After: {header}\r\n")
+    with FarSide({"/away": away}) as far, pytest.raises(Unreachable) as unreachable:
+        Server(far.url).get("/away")
+    assert unreachable.value.retry_after == seconds
+
+
 def test_the_event_log_goes_only_where_it_is_asked_for(far: FarSide, member: Agent, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"log")
     for asked in (False, True, "true"):
