@@ -1,0 +1,1 @@
+"""What is it about this machine that keeps it from an identity?"""
