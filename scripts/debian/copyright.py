@@ -1,4 +1,4 @@
-"""Who may copy what is in the package? Prints Debian's copyright file for attestd and the packages bundled with it.
+"""Who may copy what is in the package? Prints Debian's copyright file for attestd and what is bundled with it.
 
 Their licence texts lie beside their code, in the `licenses` folders of their metadata.
 """
@@ -31,7 +31,7 @@ License: Apache-2.0
 
 
 def licence_of(metadata: Message) -> str:
-    """As its author gives it: an SPDX expression, the classifiers' last words, or the first line of `License`."""
+    """As its author gives it: an SPDX expression, the classifiers' last words, or `License`'s first line."""
     if expression := metadata.get("License-Expression"):
         return str(expression)
     prefix = "License :: OSI Approved :: "
