@@ -57,7 +57,10 @@ def bare_starts(modules: Sequence[str], count: int = 1) -> float:
 
 def _start(modules: Sequence[str], writer: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-c", _PROGRAM, str(writer), *modules]
-    return subprocess.Popen(command, pass_fds=[writer], stdin=subprocess.DEVNULL, cwd=_ROOT)
+    # A session of its own, as each agent has: the kernel shares out the processors among sessions.
+    return subprocess.Popen(
+        command, pass_fds=[writer], stdin=subprocess.DEVNULL, cwd=_ROOT, start_new_session=True
+    )
 
 
 _ROOT = Path(__file__).parents[2]
