@@ -27,8 +27,8 @@ from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 STEP_SECONDS = 30.0
 """For connecting, and without hearing anything."""
 ANSWER_LIMIT = 1 << 20
-"""Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys. As JSON of the worst kind
-it takes some thirty times as much of memory."""
+"""Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys. JSON may take thirty
+times as much of memory."""
 WIRE_LIMIT = ANSWER_LIMIT + (1 << 18)
 """Bytes that are read for one, whatever part of it they say that they are."""
 RETRY_LIMIT = 300

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from tpm.device.connection import Connection
 
 # TPM_PT (Part 2, 6.13).
-_MANUFACTURER, _VENDOR_STRINGS, _FIRMWARE, _PERMANENT = 0x105, range(0x106, 0x10A), (0x10B, 0x10C), 0x200
+_FAMILY, _MANUFACTURER, _VENDOR_STRINGS, _FIRMWARE = 0x100, 0x105, range(0x106, 0x10A), (0x10B, 0x10C)
+_PERMANENT, _FAILURES, _FAILURES_ALLOWED = 0x200, 0x20E, 0x20F
 _IN_LOCKOUT = 1 << 9
 
 
@@ -14,25 +15,32 @@ class Properties:
     """What the TPM says of itself, unsigned: for display and diagnosis only.
 
     `manufacturer` is the four-letter id without padding ("IFX"); `firmware_version` has 64 bits, as in a
-    quote.
+    quote. `failures` are the wrong passwords that count now, of `failures_allowed` before it locks itself.
     """
 
+    family: str
     manufacturer: str
     vendor: str
     firmware_version: int
     in_lockout: bool
+    failures: int
+    failures_allowed: int
 
 
 def read_properties(tpm: Connection) -> Properties:
-    """TPM_PT_MANUFACTURER, the vendor strings, both firmware words, TPMA_PERMANENT.inLockout."""
-    fixed = tpm.properties(_MANUFACTURER, 8)
-    permanent = tpm.properties(_PERMANENT, 1).get(_PERMANENT, 0)
+    """TPM_PT_FAMILY_INDICATOR, the maker, the vendor strings, both firmware words, TPMA_PERMANENT.inLockout
+    and the counter that leads there."""
+    fixed = tpm.properties(_FAMILY, 13)
+    variable = tpm.properties(_PERMANENT, 16)
     high, low = (fixed.get(word, 0) for word in _FIRMWARE)
     return Properties(
+        _text(fixed.get(_FAMILY, 0)),
         _text(fixed.get(_MANUFACTURER, 0)),
         "".join(_text(fixed.get(word, 0)) for word in _VENDOR_STRINGS),
         high << 32 | low,
-        bool(permanent & _IN_LOCKOUT),
+        bool(variable.get(_PERMANENT, 0) & _IN_LOCKOUT),
+        variable.get(_FAILURES, 0),
+        variable.get(_FAILURES_ALLOWED, 0),
     )
 
 

@@ -37,15 +37,23 @@ def banks(tpm: Connection) -> tuple[str, ...]:
     """The banks with registers in them ("sha1", "sha256"…), in the TPM's order; unknown hashes are left
     out.
     """
+    return tuple(bank for bank, pcrs in allocation(tpm).items() if pcrs)
+
+
+def allocation(tpm: Connection) -> dict[str, tuple[int, ...]]:
+    """The registers of each bank that the TPM has or could be given, in its order; unknown hashes are left
+    out.
+    """
     raw = tpm.capability(TPM2_CAP.PCRS, 0, 1)
     (count,) = struct.unpack_from(">I", raw)
-    offset, found = 4, []
+    offset, found = 4, {}
     for _ in range(count):
         algorithm, size = struct.unpack_from(">HB", raw, offset)
-        if any(raw[offset + 3 : offset + 3 + size]) and algorithm in HASHES:
-            found.append(HASHES[algorithm].name)
+        bitmap = int.from_bytes(raw[offset + 3 : offset + 3 + size], "little")
+        if algorithm in HASHES:
+            found[HASHES[algorithm].name] = tuple(n for n in range(8 * size) if bitmap >> n & 1)
         offset += 3 + size
-    return tuple(found)
+    return found
 
 
 def while_registers_hold(
