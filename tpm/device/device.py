@@ -56,10 +56,6 @@ class Device:
         """The PCR banks in use: "sha1", "sha256", "sha384", "sha512"."""
         return registers.banks(self._tpm)
 
-    def bank_sizes(self) -> dict[str, int]:
-        """The registers in use of each bank that this TPM could have: none where the firmware left it off."""
-        return registers.bank_sizes(self._tpm)
-
     def allocation(self) -> dict[str, tuple[int, ...]]:
         """The registers of each bank, of those too that are not in use."""
         return registers.allocation(self._tpm)
@@ -67,11 +63,6 @@ class Device:
     def read_pcrs(self, selection: PcrSelection) -> dict[str, dict[int, bytes]]:
         """The registers' values at one moment, by bank and number, unsigned."""
         return registers.read_registers(self._tpm, selection)
-
-    def leavings(self) -> int:
-        """How many objects and sessions are in it that somebody left, or has there now. Through a resource
-        manager only one's own are to be seen."""
-        return leavings.count_leavings(self._tpm)
 
     def leavings(self) -> tuple[int, ...]:
         """The handles of what others have loaded or left, as far as it is to be seen."""

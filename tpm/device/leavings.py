@@ -15,11 +15,6 @@ _TRANSIENT = (0x80000000, 0x80FFFFFF)
 _SESSIONS = (0x02000000, 0x03FFFFFF)
 
 
-def count_leavings(tpm: Connection) -> int:
-    """How many transient objects and sessions are to be seen now."""
-    return sum(len(tpm.handles(first, last)) for first, last in (_TRANSIENT, _SESSIONS))
-
-
 def leavings(tpm: Connection) -> tuple[int, ...]:
     """The handles of every transient object and session that is to be seen."""
     return tuple(handle for first, last in (_TRANSIENT, _SESSIONS) for handle in tpm.handles(first, last))

@@ -6,7 +6,7 @@ from tpm.device.connection import Connection
 
 # TPM_PT (Part 2, 6.13).
 _FAMILY, _MANUFACTURER, _VENDOR_STRINGS, _FIRMWARE = 0x100, 0x105, range(0x106, 0x10A), (0x10B, 0x10C)
-_PERMANENT, _FAILURES, _FAILURES_ALLOWED = 0x200, 0x20E, 0x20F
+_PERMANENT, _WRONG, _WRONG_LIMIT, _WRONG_INTERVAL = 0x200, 0x20E, 0x20F, 0x210
 _IN_LOCKOUT = 1 << 9
 
 
@@ -15,7 +15,7 @@ class Properties:
     """What the TPM says of itself, unsigned: for display and diagnosis only.
 
     `manufacturer` is the four-letter id without padding ("IFX"); `firmware_version` has 64 bits, as in a
-    quote. `failures` are the wrong passwords that count now, of `failures_allowed` before it locks itself.
+    quote. It locks itself at `wrong_limit` wrong passwords and forgets one every `wrong_interval` seconds.
     """
 
     family: str
@@ -23,8 +23,9 @@ class Properties:
     vendor: str
     firmware_version: int
     in_lockout: bool
-    failures: int
-    failures_allowed: int
+    wrong_passwords: int
+    wrong_limit: int
+    wrong_interval: int
 
 
 def read_properties(tpm: Connection) -> Properties:
@@ -39,8 +40,9 @@ def read_properties(tpm: Connection) -> Properties:
         "".join(_text(fixed.get(word, 0)) for word in _VENDOR_STRINGS),
         high << 32 | low,
         bool(variable.get(_PERMANENT, 0) & _IN_LOCKOUT),
-        variable.get(_FAILURES, 0),
-        variable.get(_FAILURES_ALLOWED, 0),
+        variable.get(_WRONG, 0),
+        variable.get(_WRONG_LIMIT, 0),
+        variable.get(_WRONG_INTERVAL, 0),
     )
 
 
