@@ -138,8 +138,8 @@ def test_the_agent_comes_up_before_it_is_admitted_with_one_capability_alone(told
 
 def test_who_needs_an_identity_starts_when_there_is_one_and_not_before(told: Told) -> None:
     assert told["pending"].output == "inactive\n"
-    assert told["identity"].output.startswith("active\nactive\n")
-    assert "pem" in told["identity"].output
+    assert " is active\nactive\nactive\n" in told["identity"].output
+    assert "\nbuilder.svid.pem\n" in told["identity"].output
 
 
 def test_what_root_enrolled_belongs_to_the_agent(told: Told) -> None:
@@ -179,11 +179,13 @@ def test_nothing_of_the_machine_stays_mounted_here(told: Told, scratch: Path) ->
     assert str(scratch) not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_unchanged_sources_are_not_built_again() -> None:
+def test_only_changed_sources_are_built_again() -> None:
     package = build()
-    before = package.stat().st_mtime_ns
+    mark = package.with_name(f"{package.name}.made-of")
+    before = mark.read_text(), package.stat().st_mtime_ns
     assert build() == package
-    assert package.stat().st_mtime_ns == before
+    after = mark.read_text(), package.stat().st_mtime_ns
+    assert (before[0] == after[0]) == (before[1] == after[1])
 
 
 def test_the_package_holds_what_runs_and_no_tool_of_development(package: Path) -> None:

@@ -1,8 +1,8 @@
 """How is a package tried on a clean Debian without a virtual machine?
 
 A small Debian is made once from this machine's own mirror. `boot` starts its systemd in namespaces of its own
-(mounts, processes, network, control groups), on top of an overlay: the units run as they do on a machine, nothing
-of it stays, and nothing is mounted here. The kernel is this machine's; a TPM is one that the caller shares.
+(mounts, processes, network, control groups), on top of an overlay: the units run as they do on a machine,
+nothing of it stays, and nothing is mounted here. The kernel is this machine's; a TPM is one that is shared.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Who may copy what is in the package? Prints Debian's copyright file for attestd and what is bundled with it.
+"""Who may copy what is in the package? Prints Debian's copyright file for attestd and what comes with it.
 
 Their licence texts lie beside their code, in the `licenses` folders of their metadata.
 """

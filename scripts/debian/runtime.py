@@ -1,7 +1,7 @@
 """Which of the locked packages does an installed attestd need? Prints their part of requirements.lock.
 
-Core, `device` and `postgres` of pyproject.toml with everything that these need, as the packages installed beside
-this interpreter say; none of the tools of `dev` and `build`.
+Core, `device` and `postgres` of pyproject.toml with everything that these need, as the packages installed
+beside this interpreter say; none of the tools of `dev` and `build`.
 """
 
 import importlib.metadata
