@@ -107,6 +107,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.resource.flask_guard": ("attestd.resource",),
     # agent beside web: the device's side, without the service's parts
     "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
+    # what is served to local programs: beside what keeps it
+    "attestd.agent.workload": (*GROUND, *EVIDENCE, "attestd.agent"),
     # each auth object beside the one library that it is for
     "attestd.agent.auth": (*GROUND, "attestd.agent"),
     "attestd.agent.auth.flows": ("attestd.agent.auth",),
@@ -144,6 +146,7 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.app": {"cryptography", "flask", "gunicorn"},
     "attestd.cli": {"click", "cryptography", "gunicorn", "tomlkit"},
     "attestd.agent": {"cryptography"},
+    "attestd.agent.workload": {"cryptography", "google", "grpclib", "h2", "hyperframe", "jwt"},
     "attestd.agent.auth.requests": {"requests"},
     "attestd.agent.auth.flows": {"anyio"},
     "attestd.agent.auth.httpx": {"httpx"},
