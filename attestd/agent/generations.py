@@ -54,10 +54,10 @@ class Generations:
         os.mkdir(generation, 0o700, dir_fd=self._directory)
         try:
             with _opened(generation, self._directory) as made:
+                make_private(made, self._owner)
                 for name, content in files.items():
                     self._write(made, name, content)
                 os.symlink(generation, self._link, dir_fd=made)
-                make_private(made, self._owner)
                 os.fsync(made)
                 for name in files:
                     os.rename(name + _LINKED, name, src_dir_fd=made, dst_dir_fd=self._directory)

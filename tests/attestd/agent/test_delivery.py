@@ -66,8 +66,9 @@ def belongs(certificate: bytes, key: bytes) -> bool:
 # --- who may read ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277])
 def test_ag_3_files_and_directories_are_their_owners_alone_whatever_the_mask(memory: Path, mask: int) -> None:
+    (memory / "new").mkdir(mode=0o755)
     wanted = workload(memory / "new" / "files")
     before = os.umask(mask)
     try:
@@ -79,7 +80,15 @@ def test_ag_3_files_and_directories_are_their_owners_alone_whatever_the_mask(mem
     assert mode(folder) == 0o700
     (generation,) = generations(folder)
     assert mode(folder / generation) == 0o700
-    assert mode(memory / "new") & 0o022 == 0
+
+
+def test_ag_2_the_way_to_a_new_directory_is_ours_to_change_alone(memory: Path) -> None:
+    before = os.umask(0)
+    try:
+        Delivered(workload(memory / "one" / "two" / "files")).check()
+    finally:
+        os.umask(before)
+    assert (mode(memory / "one"), mode(memory / "one" / "two")) == (0o755, 0o755)
 
 
 def test_ag_2_another_user_reads_none_of_it_and_its_own_user_does(memory: Path) -> None:
@@ -286,13 +295,18 @@ def test_what_is_not_ours_stays(memory: Path) -> None:
     foreign = {"nginx.conf": b"1", "telemetry.txt": b"2", "builder.key.pem": b"3", ".telemetry.notes": b"4"}
     for name, content in foreign.items():
         (folder / name).write_bytes(content)
-    (folder / ".builder.0123456789abcdef").mkdir()
+    kept = [".builder.0123456789abcdef"]
+    (folder / kept[0]).mkdir()
+    if ROOT:
+        kept.append(".telemetry.0123456789abcdef")
+        (folder / kept[1]).mkdir()
+        os.chown(folder / kept[1], STRANGER, STRANGER)
     wanted = workload(folder)
     delivered = Delivered(wanted)
     for picture in (holding(wanted, contents()), holding(wanted, contents()), NOTHING):
         delivered.show(picture, now=NOW)
     assert lying(folder) == foreign
-    assert generations(folder) == [".builder.0123456789abcdef"]
+    assert generations(folder) == kept
 
 
 def test_a_directory_in_a_files_place_leaves_everything_as_it_was(memory: Path) -> None:
@@ -415,6 +429,16 @@ def test_ag_3_nothing_is_left_after_its_end(memory: Path) -> None:
     assert delivered.due() is None
 
 
+def test_ag_3_a_key_goes_with_the_last_that_is_bound_to_it(memory: Path) -> None:
+    wanted, files = workload(memory / "files"), contents(end=NOW + 5 * MINUTE, jwt_end=NOW + 10 * MINUTE)
+    delivered = Delivered(wanted)
+    delivered.show(holding(wanted, files), now=NOW + 5 * MINUTE)
+    assert lying(memory / "files").keys() == {"telemetry.jwt", "bundle.pem", "result.jwt"}
+    longer = files | {"telemetry.wit.jwt": token(NOW + 8 * MINUTE).encode()}
+    delivered.show(holding(wanted, longer), now=NOW + 5 * MINUTE)
+    assert {"telemetry.wit.jwt", "telemetry.key.pem"} <= lying(memory / "files").keys()
+
+
 def test_ag_3_what_is_not_held_any_more_is_removed_before_its_end(memory: Path) -> None:
     wanted = workload(memory / "files")
     delivered = Delivered(wanted)
@@ -429,9 +453,11 @@ def test_ag_3_what_is_not_held_any_more_is_removed_before_its_end(memory: Path) 
 def test_a_restarted_agent_leaves_what_lasts_and_removes_what_has_ended(memory: Path) -> None:
     wanted, files = workload(memory / "files"), contents(end=NOW + 10 * MINUTE, jwt_end=NOW + 5 * MINUTE)
     Delivered(wanted).show(holding(wanted, files), now=NOW)
+    draft = memory / "files" / ".telemetry.0123456789abcdef"
+    draft.mkdir()
     restarted = Delivered(wanted)
     restarted.show(NOTHING, now=NOW + MINUTE)
-    assert lying(memory / "files") == files
+    assert (lying(memory / "files"), draft.exists()) == (files, False)
     restarted.show(NOTHING, now=NOW + 7 * MINUTE)
     assert lying(memory / "files").keys() == files.keys() - {"telemetry.jwt"}
     assert restarted.due() == NOW + 10 * MINUTE

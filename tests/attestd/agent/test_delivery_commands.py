@@ -69,9 +69,13 @@ def test_ag_2_the_command_gets_nothing_of_the_agent_but_its_standard_error(
         " sorted(os.listdir('/proc/self/fd'))[:4], os.getcwd(), os.getsid(0) == os.getpid(),"
         " os.readlink('/proc/self/fd/0'), os.environ['ATTESTD_AGENT'], os.environ['ATTESTD_FILES'])))"
     )
+    standard_input = os.dup(0)
+    os.dup2(secret, 0)
     try:
         assert run(PYTHON, "-I", "-c", program, str(tmp_path / "told")) is None
     finally:
+        os.dup2(standard_input, 0)
+        os.close(standard_input)
         os.close(secret)
     names, fds, where, leads, reads, agent, files = ast.literal_eval((tmp_path / "told").read_text())
     assert [name for name in names if name != "LC_CTYPE"] == [
