@@ -40,7 +40,7 @@ MAX_STREAMS = 64
 """At once on one connection."""
 MAX_HASTY = 100
 """Streams of one connection that their caller threw away before anything was answered."""
-SLICE = 4096
+SLICE = 1024
 """Bytes that are worked on before others have their turn."""
 GOODBYE_SECONDS = 1.0
 _FRAME_HEAD = 9
