@@ -92,9 +92,12 @@ class Logs:
 
     def remember(self, answer: Mapping[str, Any]) -> None:
         """What the service says that it knows from now on."""
-        if self.state is not None:
-            members = {name: answer.get(wire) for name, wire in _REMEMBERED.items()}
-            self.state.keep_known_logs({"boot_id": boot_id(), **members})
+        if self.state is None:
+            return
+        members = {name: answer.get(wire) for name, wire in _REMEMBERED.items()}
+        told = {"boot_id": boot_id(), **members}
+        if told != self.state.known_logs():  # Each write waits for the disk.
+            self.state.keep_known_logs(told)
 
     def forget(self) -> None:
         """The service does not know any more what it named: send all of it."""

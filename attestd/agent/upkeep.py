@@ -62,6 +62,7 @@ class Upkeep:
         self._rounds = Rounds(home, clock=clock, say=say)
         self._withheld_until: dict[str, int] = {}
         self._unsealed: Mapping[str, str] = {}
+        self._ended_at: int | None = None
         self._notes: Mapping[str, str] = {}
         self._told: dict[str, Any] = {}
         self.holdings = Holdings({}, {each.agent: _WAITING for each in settings.workloads}, None)
@@ -173,7 +174,7 @@ class Upkeep:
             self._round_at = now
         self._take_bundle(renewed.bundle, renewed.hint)
         self.holdings = Holdings(renewed.held, withheld | dict(renewed.withheld), renewed.bundle)
-        self._keep_last(now)
+        self._ended_at = now
         self._say(f"holding credentials for {len(renewed.held)}; next round {rfc3339(self._round_at)}")
 
     def _fail(self, trouble: Trouble) -> None:
@@ -190,16 +191,19 @@ class Upkeep:
             self._say("what this machine had is given to nobody any more")
             self.holdings = replace(self.holdings, held={})
         if trouble.regime in (Regime.DENIED, Regime.PENDING):
-            self._keep_last(now)
+            self._ended_at = now
         held = self.holdings.held
         without = {each.agent: str(trouble) for each in self._settings.workloads if each.agent not in held}
         if without != self.holdings.withheld:
             self.holdings = replace(self.holdings, withheld=without)
         self._say(f"{trouble}; next try {rfc3339(self._round_at)}{say_expiry(held.values(), now)}")
 
-    def _keep_last(self, now: int) -> None:
-        """For `agent status`, as after `agent attest`."""
-        told = last_outcome(self._trouble, self._policy, self._settings.workloads, now=now)
+    def _keep_last(self) -> None:
+        """For `agent status`, as after `agent attest`: how the last attestation ended, if that is new."""
+        if self._ended_at is None:
+            return
+        told = last_outcome(self._trouble, self._policy, self._settings.workloads, now=self._ended_at)
+        self._ended_at = None
         with suppress(OSError):  # A full disk is told of where the standing is written.
             self._home.state.keep_last(told)
 
@@ -260,6 +264,7 @@ class Upkeep:
         """Files first: whoever waits for this machine's identity finds them."""
         self._outlet.show(self.holdings, now=self._clock())
         self._notes = {**self._unsealed, **self._outlet.troubles}
+        self._keep_last()
         told = self.standing().told()
         if told | {"time": None} == self._told | {"time": None}:
             return  # Every write wears out a little of the disk.
