@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from scripts.bench import agent, eventlog, evidence, fleet, ima, logs, oauth, rounds
+from scripts.bench import agent, eventlog, evidence, fleet, ima, logs, oauth, rounds, workload
 
 PARTS = {
     part.__name__.rpartition(".")[2]: part
-    for part in (evidence, eventlog, ima, rounds, logs, oauth, agent, fleet)
+    for part in (evidence, eventlog, ima, rounds, logs, oauth, agent, workload, fleet)
 }
 
 
