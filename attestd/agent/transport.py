@@ -183,6 +183,7 @@ def _trusting(ca: Path | None) -> ssl.SSLContext:
 def _context(ca: Path | None, version: object) -> ssl.SSLContext:
     # Kept for a version of the file: reading all authorities of a system takes longer than a whole round.
     context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca is not None:
         # What was named is what is trusted, also where it is an intermediate or the server's own certificate.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -77,10 +77,13 @@ def problem(status: int, code: str, **members: Any) -> Raw:
 @dataclass
 class FarSide:
     """Answers each path as `answers` says, in one way always or made anew for each request, and keeps every
-    request's path and the members of its body, JSON or a form, in order."""
+    request's path and the members of its body, JSON or a form, in order, and its headers, their names in
+    lower case. `sent` are the bytes of all answers, as far as somebody took them."""
 
     answers: dict[str, Answers] = field(default_factory=dict)
     asked: list[tuple[str, Told]] = field(default_factory=list)
+    heads: list[Mapping[str, str]] = field(default_factory=list)
+    sent: int = 0
 
     def __enter__(self) -> "FarSide":
         for path, good in (CHALLENGE, challenge), (ATTEST, ATTESTED), (BUNDLE, PUBLISHED):
@@ -115,11 +118,12 @@ class FarSide:
 
     def handle(self, handler: socketserver.StreamRequestHandler) -> None:
         path = handler.rfile.readline().split()[1].decode()
-        size = 0
+        head = {}
         while (line := handler.rfile.readline().strip()) != b"":
-            name, _, value = line.partition(b":")
-            size = int(value) if name.lower() == b"content-length" else size
-        body = handler.rfile.read(size)
+            name, _, value = line.decode().partition(":")
+            head[name.lower()] = value.strip()
+        body = handler.rfile.read(int(head.get("content-length", "0")))
+        self.heads.append(head)
         self.asked.append((path, _members(body)))
         found = self.answers.get(path, answer({}, 404))
         made = found() if callable(found) else found
@@ -127,6 +131,7 @@ class FarSide:
         with suppress(ConnectionError):
             for piece in pieces:
                 handler.wfile.write(piece)
+                self.sent += len(piece)
 
 
 def _members(body: bytes) -> Told:
