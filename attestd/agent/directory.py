@@ -48,10 +48,39 @@ def secret_directory(path: Path, *, owner: Owner | None = None, in_memory: bool 
             here = _stepped(here, step, _PASS, in_memory=in_memory)
             _judge_step(here, step, trusted)
         here = _stepped(here, whole, _OPEN, owner, in_memory=in_memory)
-        _judge_end(here, whole, owner)
+        _judge_end(here, whole, owner, os.geteuid())
         if in_memory:
             _judge_memory(here, whole)
         yield here
+    finally:
+        os.close(here)
+
+
+def foreseen(path: Path, *, us: int, owner: Owner | None = None, in_memory: bool = True) -> bool:
+    """Would `secret_directory` accept it of the user `us`? Nothing is made; whether it is there already.
+    Misconfigured with the fix."""
+    whole = Path(os.path.normpath(path))
+    trusted = {0, us} | ({owner.uid} if owner is not None else set())
+    here = os.open("/", _PASS)
+    try:
+        for step in (*(whole.parents[-2::-1] if len(whole.parents) > 1 else ()), whole):
+            try:
+                there = os.open(step.name, _OPEN if step == whole else _PASS, dir_fd=here)
+            except FileNotFoundError:
+                if in_memory:
+                    _judge_memory(here, step)
+                _judge_making(here, step, us)
+                return False
+            except OSError as error:
+                raise _cannot(step, error) from None
+            os.close(here)
+            here = there
+            if step != whole:
+                _judge_step(here, step, trusted)
+        _judge_end(here, whole, owner, us)
+        if in_memory:
+            _judge_memory(here, whole)
+        return True
     finally:
         os.close(here)
 
@@ -121,9 +150,20 @@ def _judge_memory(here: int, path: Path) -> None:
         )
 
 
-def _judge_end(here: int, path: Path, owner: Owner | None) -> None:
+def _judge_making(here: int, step: Path, us: int) -> None:
+    """By the owner's rights and everybody's: a group that has come to a user is not asked for."""
     told = os.fstat(here)
-    ours = {os.geteuid()} | ({owner.uid} if owner is not None else set())
+    mine = bool(told.st_mode & stat.S_IWUSR) if told.st_uid == us else bool(told.st_mode & stat.S_IWOTH)
+    if us != 0 and not mine:
+        raise Misconfigured(
+            f"{step} is not there, and user {us} may not make it in {step.parent}; name a directory below "
+            "the agent's own in /run"
+        )
+
+
+def _judge_end(here: int, path: Path, owner: Owner | None, us: int) -> None:
+    told = os.fstat(here)
+    ours = {us} | ({owner.uid} if owner is not None else set())
     if told.st_uid not in ours:
         raise Misconfigured(
             f"{path} belongs to user {told.st_uid}, not to this agent; remove it, it is made as it must be"

@@ -66,6 +66,25 @@ def tpm_turn(directory: Path | None, *, patience: float = TURN_SECONDS) -> Itera
 
 
 @contextmanager
+def tpm_look(directory: Path, *, patience: float) -> Iterator[None]:
+    """The same turn for who only looks: no file is made or written, and what somebody left who died at the
+    TPM stays for the next turn to flush. DeviceError "tpm_in_use"."""
+    with _THREADS:
+        try:
+            file = os.open(directory / _TPM, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            yield
+            return
+        try:
+            if not _locked(file, patience):
+                who = _written(file) or "unknown"
+                raise DeviceError("tpm_in_use", f"another attestd agent ({who}) uses the TPM; try again")
+            yield
+        finally:
+            os.close(file)
+
+
+@contextmanager
 def sole_agent(directory: Path) -> Iterator[None]:
     """This process is the one running agent of the state directory; AlreadyRunning if there is one."""
     file = _opened(directory / _RUN)

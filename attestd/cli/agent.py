@@ -10,6 +10,7 @@ from attestd.cli.lazy import Lazy
 
 VERBS = {
     "join": "Make this machine a device of a service and see it accepted, in one go.",
+    "doctor": "Look at everything that an identity rests on, and say what is wrong and what helps.",
     "enroll": "Make this machine a device of the service.",
     "attest": "Prove how this machine booted and write what its policy grants.",
     "run": "Attest at boot and from then on, and serve what this machine holds to its programs.",

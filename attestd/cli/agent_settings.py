@@ -55,7 +55,13 @@ def settings_from(
     config: Path | None, server: str | None, ca: Path | None, tpm: str | None, state: Path | None
 ) -> Settings:
     """PolicyError or OSError for a file that cannot be used; nothing but the environment is asked else."""
-    settings = _settings(config)
+    return said_instead(_settings(config), server, ca, tpm, state)
+
+
+def said_instead(
+    settings: Settings, server: str | None, ca: Path | None, tpm: str | None, state: Path | None
+) -> Settings:
+    """The settings with what options and the environment say instead."""
     return replace(
         settings,
         server=server or settings.server,
@@ -66,12 +72,17 @@ def settings_from(
     )
 
 
-def _settings(named: Path | None) -> Settings:
+def settings_file(named: Path | None) -> Path | None:
+    """The file that is read; None where nobody named one and the system's is not there."""
     told = environment().get(_CONFIG)
-    path = named or (Path(told) if told else DEFAULT_FILE)
-    if path == DEFAULT_FILE and named is None and not path.exists():
-        return Settings()
-    return load_settings(path)
+    if named is None and not told and not DEFAULT_FILE.exists():
+        return None
+    return named or (Path(told) if told else DEFAULT_FILE)
+
+
+def _settings(named: Path | None) -> Settings:
+    path = settings_file(named)
+    return Settings() if path is None else load_settings(path)
 
 
 def _tpm_of_environment(settings: Settings) -> str | None:

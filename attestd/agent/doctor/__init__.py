@@ -1,1 +1,1 @@
-"""What is it about this machine that keeps it from an identity?"""
+"""What keeps this machine from having an identity? Readings, and judgments over what was read."""

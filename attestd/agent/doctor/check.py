@@ -1,44 +1,57 @@
-"""How is one thing about this machine, and what mends it?"""
+"""What was looked at, how is it, and what helps?
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+A reading that cannot be made is a value like any other, so that one fault does not hide what else is to be
+seen.
+"""
 
-from attestd.agent.errors import plain
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
-Verdict = Literal["ok", "warn", "FAIL"]
+from attestd.agent.trouble import trouble_of
+
+T = TypeVar("T")
+
+Verdict = Literal["ok", "warn", "fail"]
+"""`warn`: it works, and somebody should know; or it matters only to some policies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: how it is, what was found, and what to do about it, which is empty where
-    nothing needs to be done."""
+    """One line. `fix` is what to do about it, empty where nothing is to be done."""
 
+    name: str
     verdict: Verdict
-    what: str
     found: str
     fix: str = ""
 
-    def __str__(self) -> str:
-        """One line for a terminal; part of it may be what a server or a TPM says."""
-        fix = f"; {self.fix}" if self.fix else ""
-        return f"{self.verdict:<4}  {self.what:<12}  {self.found}{fix}"
 
-    def told(self) -> dict[str, Any]:
-        return asdict(self)
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What could not be read: a word for judgments, a sentence for people. Of the system's refusals the word
+    is errno's name ("EACCES")."""
 
-
-def ok(what: str, found: str) -> Check:
-    return Check("ok", what, found)
+    code: str
+    why: str
 
 
-def warn(what: str, found: str, fix: str) -> Check:
-    return Check("warn", what, found, fix)
+def made(reading: Callable[[], T]) -> T | Unread:
+    """The reading, or why there is none."""
+    try:
+        return reading()
+    except OSError as error:
+        word = errno.errorcode.get(error.errno or 0, "EIO")
+        return Unread(word, f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "))
+    except Exception as error:  # Whatever breaks off here, the other readings are made.
+        trouble = trouble_of(error)
+        return Unread(trouble.code, trouble.detail)
 
 
-def fail(what: str, found: str, fix: str) -> Check:
-    return Check("FAIL", what, found, fix)
-
-
-def said(value: object) -> str:
-    """What somebody else says, so that it may stand in a line."""
-    return plain(value).strip() or "nothing"
+def judged(name: str, judgment: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """The judgment's checks; one that breaks off is told as what it is, and the next are made."""
+    try:
+        yield from judgment()
+    except Exception as error:
+        said = f"cannot be judged: {type(error).__name__}: {error}"
+        yield Check(name, "fail", said, "report this with the output of --json")
