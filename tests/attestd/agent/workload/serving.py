@@ -130,7 +130,7 @@ def serving(
 ) -> Iterator[Serving]:
     """Everything is held unless `holdings` says otherwise."""
     domain = domain or Domain.new()
-    held = domain.holdings(*workloads, until=now() + HOUR) if holdings is None else holdings
+    held = holdings or domain.holdings(*workloads, until=now() + HOUR)
     with folder() as directory:
         path = directory / "workload.sock"
         settings = Settings(socket=path, workloads=workloads)
@@ -138,8 +138,7 @@ def serving(
         kept: dict[str, Any] = {}
 
         async def main() -> None:
-            shelf = Shelf(domain, now, held)
-            stop = asyncio.Event()
+            shelf, stop = Shelf(domain, now, held), asyncio.Event()
             async with serve(shelf, settings, listening=listening, now=now) as endpoint:
                 kept["serving"] = Serving(path, shelf, endpoint, asyncio.get_running_loop())
                 kept["stop"] = stop
