@@ -124,7 +124,7 @@ class Served:
         found = tuple(
             workload
             for workload in self.workloads
-            if not spiffe_id or workload.agent not in held or spiffe_id in _spiffe_ids(held[workload.agent])
+            if not spiffe_id or _spiffe_ids(held.get(workload.agent)) in (set(), {spiffe_id})
         )
         if not found:
             self.house.refused.note(f"{plain(spiffe_id)} is not {self.caller}")
@@ -161,8 +161,10 @@ class Served:
                     await house.source.changed(holdings)
 
 
-def _spiffe_ids(held: Held) -> set[str]:
-    return {svid.spiffe_id for svid in (held.x509, held.wit, held.jwt) if svid is not None}
+def _spiffe_ids(held: Held | None) -> set[str]:
+    """One, or none where nothing says it yet."""
+    svids = () if held is None else (held.x509, held.wit, held.jwt)
+    return {svid.spiffe_id for svid in svids if svid is not None}
 
 
 class Methods(dict[str, Method]):

@@ -1,10 +1,11 @@
 """Every call on a real socket: what comes, what is pushed, and which word a refusal has."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from attestd.agent.workload import messages
 from attestd.agent.workload.client import WorkloadClient
 from attestd.agent.workload.messages import SECURITY_HEADER, Call
 from tests.attestd.agent.workload.domain import workload
-from tests.attestd.agent.workload.serving import HOUR, Serving, me, serving
+from tests.attestd.agent.workload.serving import HOUR, Serving, folder, me, serving
 from tpm.errors import DeviceError
 
 T = TypeVar("T")
@@ -287,6 +288,15 @@ def test_an_identity_that_is_not_known_yet_is_asked_for(there: Serving) -> None:
     assert [each.spiffe_id for each in told] == [mine]
 
 
+def test_an_identity_of_bearer_tokens_only_may_be_asked_for() -> None:
+    bearer = workload("telemetry", user=[me()], formats=("jwt-svid",))
+    with serving(bearer) as there:
+        mine = there.shelf.domain.spiffe_id("telemetry")
+        assert ask(there, lambda client: client.jwt_svid([A], mine)).spiffe_id == mine
+        other = there.shelf.domain.spiffe_id("other")
+        assert raw(there, messages.FETCH_JWT_SVID, audience=[A], spiffe_id=other) is Status.PERMISSION_DENIED
+
+
 REFUSED = Refusal(403, {"code": "posture_rejected", "detail": "pcr7 is another"})
 
 
@@ -464,3 +474,31 @@ def test_work_for_one_user_is_bounded_and_others_calls_go_on(there: Serving) -> 
         thread.join(20)
     assert said.count(Status.OK) == 8
     assert raw(there, messages.FETCH_ACCESS_TOKEN, **good) is Status.OK
+
+
+# The socket.
+
+
+def test_the_socket_that_systemd_made_is_served_and_left() -> None:
+    with folder() as directory, socket.socket(socket.AF_UNIX) as theirs:
+        path = directory / "theirs.sock"
+        theirs.bind(str(path))
+        theirs.listen()
+        with serving(TELEMETRY, listening=theirs.dup()) as there:
+            assert not there.path.exists()
+            assert ask(replace(there, path=path), lambda client: client.x509_svid())
+        assert path.is_socket()
+
+
+def test_the_agent_ends_soon_whoever_is_connected() -> None:
+    with serving(TELEMETRY) as there:
+        silent = socket.socket(socket.AF_UNIX)
+        silent.connect(str(there.path))
+        # It asks without end and reads nothing, so that something is owed to it.
+        silent.settimeout(0.5)
+        with suppress(OSError):
+            silent.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" * 200_000)
+        before = time.monotonic()
+    assert time.monotonic() - before < 10
+    silent.close()
+    assert not there.path.exists()
