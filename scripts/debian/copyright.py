@@ -19,7 +19,7 @@ Comment:
  NAME-VERSION.dist-info. The short names below are as their authors give them.
 
 Files: *
-Copyright: the authors of attestd
+Copyright: 2026 the authors of attestd
 License: Apache-2.0
 """
 
