@@ -92,9 +92,13 @@ def _challenge_of(answer: Mapping[str, Any]) -> tuple[str, bytes, bytes]:
     credential = answer.get("credential")
     if not isinstance(credential, dict):
         raise Unreachable("the server's enrolment has no credential; is it attestd?")
+    token = _text(answer, "enrollment")
+    if not token or not token.isascii() or not token.isprintable():
+        # It goes into what the secret authenticates: what we mean by that must be beyond doubt.
+        raise Unreachable("the server's enrolment is no token; is it attestd?")
     try:
         return (
-            _text(answer, "enrollment"),
+            token,
             b64(_text(credential, "id_object"), "id_object"),
             b64(_text(credential, "encrypted_secret"), "encrypted_secret"),
         )
