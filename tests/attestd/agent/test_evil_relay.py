@@ -192,13 +192,13 @@ def test_ag_1_an_attestation_for_the_false_service_is_none_for_the_true_one(
         lured(known, false.url, tmp_path).attest(RESULT)
     assert refusal.value.code == "attestation_failed"
     assert false.requests()[0]["server"] == false.url
-    assert known.deployment.count("attestations", "outcome = 'accepted'") == 0
+    assert known.deployment.count("attestations", "outcome = 'issued'") == 0
 
 
 def test_the_same_machine_is_accepted_where_nobody_is_between(known: World) -> None:
     machine = Machine(known.tpm.tcti, known.state, Line(SERVER, weather=known.weather))
     assert machine.attest(RESULT).answer["verdict"] == "accepted"
-    assert known.deployment.count("attestations", "outcome = 'accepted'") == 1
+    assert known.deployment.count("attestations", "outcome = 'issued'") == 1
 
 
 def test_ag_1_a_nonce_goes_into_our_request_and_never_into_a_quote(known: World, tmp_path: Path) -> None:
