@@ -50,6 +50,7 @@ async def run(around: Surroundings) -> None:
     anything is served; nothing that a later try may mend ends it."""
     settings = around.load()
     with sole_agent(settings.state):
+        State(settings.state).sweep(now=now_ms())
         notifier = Notifier.of(around.environ, pid=os.getpid())
         listening = inherited(around.environ, pid=os.getpid())
         delivery = Delivery(settings.workloads, tell=log.warning)
@@ -72,14 +73,14 @@ def _keeper(settings: Settings, delivery: Delivery, notifier: Notifier) -> Keepe
         log.info("%s", line)
         notifier.status(line)
 
-    home = Home(settings.tpm, State(settings.state), lambda url: connection(url, settings))
+    state = State(settings.state)
+    home = Home(settings.tpm, state, lambda url: _server(url, settings, state))
     upkeep = Upkeep(home, settings, say=say, outlet=delivery)
     return Keeper(upkeep, Demands(home, settings, lambda: upkeep.holdings))
 
 
-def connection(url: str, settings: Settings) -> Server:
-    """The service, trusted as the operator said."""
-    state = State(settings.state)
+def _server(url: str, settings: Settings, state: State) -> Server:
+    """The service, trusted as the operator said, or as the machine has joined. Unreachable, Misconfigured."""
     return Server(url, authority(url, state, ca=settings.ca, root_sha256=settings.root_sha256))
 
 

@@ -6,8 +6,10 @@ any moment. None is a secret: the attestation key's recipe makes its key in this
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ _MEMBERSHIP = "enrollment.json"
 _LAST = "last.json"
 _LOGS = "logs.json"
 _STANDING = "standing.json"
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{16}")
+_DRAFT_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,15 @@ class State:
 
     def keep_standing(self, told: Mapping[str, Any]) -> None:
         self._write_json(_STANDING, told)
+
+    def sweep(self, *, now: int) -> None:
+        """Remove what was being written when the power went, or the process: drafts that are older than any
+        write takes. `now` in milliseconds."""
+        for path in self.directory.glob(".*"):
+            with suppress(FileNotFoundError):
+                age = now / 1000 - path.lstat().st_mtime
+                if _DRAFT.fullmatch(path.name) and not 0 <= age < _DRAFT_SECONDS:
+                    path.unlink()
 
     def _read_json(self, name: str) -> Mapping[str, Any] | None:
         raw = self._read(name)
