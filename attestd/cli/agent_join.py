@@ -37,7 +37,7 @@ _FINGERPRINT_DIGITS = 64
     help="SHA-256 of the server's root certificate, as its operator gave it to you, instead of --ca.",
 )
 @click.option("--agent", "agents", multiple=True, metavar="NAME", help="Show this agent's identity too.")
-@click.option("--wait/--no-wait", default=True, help="Wait until an operator admits this machine (default).")
+@click.option("--wait/--no-wait", default=True, help="Whether to wait until an operator admits this machine.")
 def command(
     url: str, root: str | None, agents: tuple[str, ...], wait: bool, server: str | None, **given: Any
 ) -> None:
@@ -56,6 +56,9 @@ def command(
         try:
             joined = join(home, settings, clock=now_ms, sleep=time.sleep, say=_say, wait=wait)
         except Refusal as refusal:
+            if refusal.code == "device_pending":
+                _tell_pending(state)
+                return
             raise failures.Failure("\n".join(_refused(refusal, state))) from None
         except AnotherTpm as error:
             raise failures.Failure(str(error)) from None
@@ -97,14 +100,20 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def _tell_pending(state: State) -> None:
+    """Without waiting: the agent, or this command again, goes on from here."""
+    membership, _ = state.enrolment()
+    click.echo(f"pending {membership.device_id}")
+    click.echo(f"an operator admits it: attestd device approve {membership.device_id}", err=True)
+
+
 def _refused(refusal: Refusal, state: State) -> Iterator[str]:
     trouble = trouble_of(refusal)
     membership = state.membership()
     yield f"this machine is not accepted: {trouble.code}: {trouble.detail}"
     yield from reasons({"findings": trouble.findings})
     if membership is not None:
-        verb = "approve" if trouble.code == "device_pending" else "why"
-        yield f"              its operator: attestd device {verb} {membership.device_id}"
+        yield f"              its operator: attestd device why {membership.device_id}"
 
 
 def _told(joined: Joined) -> Iterator[str]:

@@ -72,10 +72,12 @@ def test_the_workloads_of_the_settings_are_shown_and_nothing_is_delivered_or_sea
     assert len(mine) == 1
 
 
-def test_who_does_not_wait_is_told_whom_to_ask(stranger: Agent) -> None:
-    told = stranger("join", stranger.url, "--no-wait", status=1).stderr
-    assert "device_pending" in told
-    assert f"attestd device approve {stranger.device_id}" in told
+def test_who_does_not_wait_is_told_whom_to_ask_and_goes_on_later(stranger: Agent, strict: Serving) -> None:
+    told = stranger("join", stranger.url, "--no-wait")
+    assert told.stdout == f"pending {stranger.device_id}\n"
+    assert f"attestd device approve {stranger.device_id}" in told.stderr
+    strict.operate("device", "approve", stranger.device_id)
+    assert "accepted by   fresh@1" in stranger("join", stranger.url, "--no-wait").stdout
 
 
 def test_a_machine_waits_until_it_is_newcomer(stranger: Agent, strict: Serving) -> None:
