@@ -172,9 +172,14 @@ def test_signals_go_to_the_program_which_ends_as_it_likes(served: Serving, memor
 
 def test_a_terminals_interrupt_comes_once(served: Serving) -> None:
     ours, theirs = pty.openpty()
-    script = "trap 'echo got' INT; trap 'exit 3' HUP; echo up; while :; do sleep 0.05; done"
+    program = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, lambda *_: sys.exit(3));"
+        "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'got;')); os.write(1, b'up;')\n"
+        "while True: signal.pause()"
+    )
+    python = ("/usr/bin/env", "python3", "-I", "-c", program)
 
-    running = Running.start(served.path, "--", *LOOP, script, own_terminal=theirs)
+    running = Running.start(served.path, "--", *python, own_terminal=theirs)
     os.close(theirs)
     seen = b""
 
