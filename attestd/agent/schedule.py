@@ -15,6 +15,8 @@ SECOND, MINUTE, HOUR = 1000, 60_000, 3_600_000
 
 RENEW_FROM, RENEW_TO = 0.5, 0.6
 """Of a lifetime: the first try lies between; all that follows is for trying again."""
+SHORTEST_RENEWAL = 10 * SECOND
+"""Between two rounds that succeed, however soon a service lets end what it gives."""
 FIRST_PAUSE, LONGEST_PAUSE = SECOND, 5 * MINUTE
 """Of what doubles."""
 LEAST_PAUSE = 200
@@ -48,8 +50,8 @@ DOUBLING = frozenset({Regime.OUTAGE, Regime.FAULT})
 
 
 def renewal_at(since: int, until: int, draw: Draw) -> int:
-    """When to renew what lives from `since` until `until`; a second later at the earliest."""
-    return since + max(SECOND, int((until - since) * (RENEW_FROM + (RENEW_TO - RENEW_FROM) * draw())))
+    """When to renew what lives from `since` until `until`; ten seconds later at the earliest."""
+    return since + max(SHORTEST_RENEWAL, int((until - since) * (RENEW_FROM + (RENEW_TO - RENEW_FROM) * draw())))
 
 
 def refresh_at(now: int, hint: int | None, draw: Draw) -> int:
