@@ -41,6 +41,22 @@ class Trouble:
         return f"{self.regime} ({self.code}): {self.detail}"
 
 
+def sentence(finding: Mapping[str, Any]) -> str:
+    """One finding as the service told it: what, in which register, by which event, expected and found."""
+    said = [f"{plain(finding.get('code'))} {plain(finding.get('subject') or '')}".rstrip()]
+    if finding.get("event") is not None:
+        artefact = finding.get("artefact")
+        said.append(f"event {plain(finding['event'])}" + (f" ({plain(artefact)})" if artefact else ""))
+    for member in ("expected", "found"):
+        if finding.get(member) is not None:
+            said.append(f"{member} {_listed(finding[member])}")
+    return ", ".join(said)
+
+
+def _listed(value: object) -> str:
+    return " or ".join(plain(each) for each in value) if isinstance(value, list) else plain(value)
+
+
 class AnotherTpm(Exception):
     """This state directory belongs to a device whose TPM this is not."""
 

@@ -25,7 +25,7 @@ from attestd.agent.rounds import Rounds
 from attestd.agent.schedule import Regime, Tries
 from attestd.agent.settings import Settings
 from attestd.agent.standing import Standing, last_outcome, say_expiry
-from attestd.agent.trouble import FINAL, Trouble, trouble_of
+from attestd.agent.trouble import FINAL, Trouble, sentence, trouble_of
 from attestd.clock import now_ms, rfc3339
 
 BACKWARDS_MS = 2000
@@ -181,6 +181,7 @@ class Upkeep:
         now = self._clock()
         if self._trouble is None or self._trouble.regime != trouble.regime:
             self._since = now
+        told = self._trouble.findings if self._trouble is not None else ()
         self._trouble = trouble
         self._tries = self._tries.failed(trouble.regime, now)
         self._round_at = self._tries.next_at(now, self._draw, retry_after=trouble.retry_after)
@@ -196,6 +197,9 @@ class Upkeep:
         without = {each.agent: str(trouble) for each in self._settings.workloads if each.agent not in held}
         if without != self.holdings.withheld:
             self.holdings = replace(self.holdings, withheld=without)
+        if trouble.findings != told:
+            for finding in trouble.findings:
+                self._say(sentence(finding))
         self._say(f"{trouble}; next try {rfc3339(self._round_at)}{say_expiry(held.values(), now)}")
 
     def _keep_last(self) -> None:

@@ -14,6 +14,7 @@ from attestd.agent.lock import running_agent
 from attestd.agent.logs import boot_id
 from attestd.agent.machine import opened
 from attestd.agent.state import State
+from attestd.agent.trouble import sentence
 from attestd.cli.agent_options import check_server, enrolled_options, reported, state_option, tpm_option
 from attestd.cli.failures import Failure
 from attestd.cli.output import json_option, print_object
@@ -155,18 +156,10 @@ def reasons(told: Mapping[str, Any]) -> Iterator[str]:
     if told.get("code") is not None:
         yield f"{_INDENT}{plain(told['code'])}: {plain(told.get('detail'))}"
     for finding in told.get("findings") or []:
-        said = [f"{_INDENT}{plain(finding.get('code'))} {plain(finding.get('subject', ''))}".rstrip()]
-        for member in ("expected", "found"):
-            if finding.get(member) is not None:
-                said.append(f"{member} {_listed(finding[member])}")
-        yield ", ".join(said)
+        yield f"{_INDENT}{sentence(finding)}"
 
 
 def _policy(policy: object) -> str:
     if not isinstance(policy, dict):
         return ""
     return f", policy {plain(policy.get('name'))}@{plain(policy.get('version'))}"
-
-
-def _listed(value: object) -> str:
-    return " or ".join(plain(each) for each in value) if isinstance(value, list) else plain(value)

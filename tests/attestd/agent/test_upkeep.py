@@ -11,6 +11,7 @@ from attestd.agent.errors import Refusal, Unreachable
 from attestd.agent.holdings import Holdings
 from attestd.agent.machine import opened
 from attestd.agent.schedule import Regime
+from attestd.agent.trouble import sentence
 from attestd.agent.upkeep import Upkeep
 from tests.attestd.agent.simulated import HOUR, MINUTE, SECOND, World, workload, world
 from tests.deployment import SERVER
@@ -188,6 +189,31 @@ def test_a_denial_is_slow_and_ends_within_its_pause_when_the_policy_is_mended(
     here.deployment.apply(FRESH, "policy-0.toml")
     here.after(running, 6 * MINUTE)
     assert identity(here, running) is not None
+
+
+def test_the_journal_names_each_objection_once_and_not_at_every_try(here: World, running: Upkeep) -> None:
+    here.deployment.apply(OTHER, "policy-0.toml")
+    here.after(running, HOUR)
+    assert here.weather.refused.count("posture_rejected") > 1
+    lines = [line for line in here.said if line.startswith("pcr_unexpected pcr0, expected")]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"found {'00' * 32}")
+
+
+@pytest.mark.parametrize(
+    ("finding", "said"),
+    [
+        ({"code": "secure_boot_off", "subject": "pcr7"}, "secure_boot_off pcr7"),
+        (
+            {"code": "c", "subject": "pcr4", "event": 33, "artefact": "started it", "expected": ["a", "b"]},
+            "c pcr4, event 33 (started it), expected a or b",
+        ),
+        ({"code": "c", "event": "\x1b[2J\n", "found": {"a": 1}}, "c, event ?[2J?, found {'a': 1}"),
+        ({}, "None"),
+    ],
+)
+def test_a_finding_is_one_line_whatever_the_service_wrote(finding: dict[str, Any], said: str) -> None:
+    assert sentence(finding) == said
 
 
 def test_a_denied_machine_tries_at_once_when_a_register_changed(here: World) -> None:
