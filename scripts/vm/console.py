@@ -1,7 +1,7 @@
 """What does the machine say on its serial line, and what is typed there?
 
-The line is a Unix socket of QEMU. Everything that comes is read at once, so that a machine never waits for its
-reader, and QEMU keeps a copy in a file.
+The line is a Unix socket of QEMU. Everything that comes is read at once, so that a machine never waits for
+its reader, and QEMU keeps a copy in a file.
 """
 
 import re

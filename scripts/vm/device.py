@@ -11,7 +11,7 @@ from scripts.vm.service import AUDIENCE, URL
 
 _AGENT = f"""\
 server = "{URL}"
-ca = "ca.pem"
+root_sha256 = "ROOT"
 
 [[workload]]
 agent = "telemetry"
@@ -53,6 +53,8 @@ name=$(openssl x509 -in "$ATTESTD_SVID_FILE" -noout -ext subjectAltName | sed -n
 echo "I am $name, user $(id -u)"
 """
 
+_PATIENT = "[Unit]\nJobTimeoutSec=400s\n[Service]\nTimeoutStartSec=400s\n"
+
 _MOUNTS = """\
 /dev/disk/by-id/virtio-root / ext4 rw,noatime 0 0
 /dev/disk/by-id/virtio-esp /efi vfat rw,umask=0077,nofail 0 0
@@ -65,13 +67,15 @@ _CONSOLE = "[Service]\nStandardOutput=journal+console\nStandardError=journal+con
 _JOIN = f"""\
 [Unit]
 Description=attestd agent, joining its service
-ConditionPathExists=!/var/lib/attestd-agent/membership.json
+ConditionPathExists=!/var/lib/attestd-agent/enrollment.json
 Before=attestd-agent.service
 After=network.target
 
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/attestd agent enroll --server {URL} --ca /etc/attestd/ca.pem
+ExecStart=/usr/bin/attestd agent join {URL}
+Restart=on-failure
+RestartSec=10s
 StandardOutput=journal+console
 StandardError=journal+console
 
@@ -80,7 +84,7 @@ WantedBy=multi-user.target
 """
 
 
-def package(say: Callable[[str], None]) -> Path:
+def build_package(say: Callable[[str], None]) -> Path:
     """The agent's package, built from what is here."""
     built = subprocess.run(["scripts/debian/build"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if built.returncode:
@@ -90,23 +94,28 @@ def package(say: Callable[[str], None]) -> Path:
     return path
 
 
-def device_root(cache: Path, base: Path, package: Path, *, ca: Path) -> Path:
-    """A tree with the package installed and everything enabled; what is left is to switch the machine on."""
-    tree = cache / "device"
-    shutil.rmtree(tree, ignore_errors=True)
+def newcomer_root(tree: Path, base: Path, package: Path) -> None:
+    """A clean Debian with the package as a file in root's home, and nothing of it installed."""
+    tree.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", str(base), str(tree)], check=True)
     shutil.copyfile(package, tree / "root" / package.name)
+
+
+def device_root(tree: Path, base: Path, package: Path, *, root_sha256: str) -> None:
+    """A tree with the package installed and everything enabled; what is left is to switch the machine on."""
+    newcomer_root(tree, base, package)
     in_root(tree, "dpkg", "--install", f"/root/{package.name}")
     (tree / "root" / package.name).unlink()
     system = "etc/systemd/system"
     write_files(
         tree,
         {
-            "etc/attestd/agent.toml": _AGENT,
-            "etc/attestd/ca.pem": ca.read_text(),
+            "etc/attestd/agent.toml": _AGENT.replace("ROOT", root_sha256),
             f"{system}/telemetry.service": _TELEMETRY,
             f"{system}/attestd-join.service": _JOIN,
             f"{system}/attestd-agent.service.d/console.conf": _CONSOLE,
+            f"{system}/attestd-agent.service.d/patient.conf": "[Service]\nTimeoutStartSec=400s\n",
+            f"{system}/attestd-unseal@.service.d/patient.conf": _PATIENT,
             "usr/local/bin/telemetry": _PROGRAM,
             "etc/crypttab": "data /dev/disk/by-id/virtio-data none luks,headless=true,x-initrd.attach\n",
             "etc/fstab": _MOUNTS,
@@ -114,4 +123,3 @@ def device_root(cache: Path, base: Path, package: Path, *, ca: Path) -> Path:
     )
     (tree / "usr/local/bin/telemetry").chmod(0o755)
     in_root(tree, "systemctl", "enable", "attestd-join.service", "telemetry.service", "attestd-agent.service")
-    return tree

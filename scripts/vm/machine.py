@@ -1,7 +1,7 @@
 """What is the machine, and how is it switched on?
 
-QEMU's q35 with OVMF, a TPM that swtpm emulates, three disks and one way out of its network: to the service. The
-emulator's state, the firmware's variables and the disks outlive a boot; everything else ends with it.
+QEMU's q35 with OVMF, a TPM that swtpm emulates, three disks and one way out of its network: to the service.
+The emulator's state, the firmware's variables and the disks outlive a boot; everything else ends with it.
 """
 
 import shutil
@@ -80,7 +80,7 @@ def install(machine: Machine, image: Image) -> None:
 
 @contextmanager
 def switched_on(machine: Machine, image: Image, log: Path, *, secure_boot: bool = True) -> Iterator[Console]:
-    """The machine from power-on to the end of the context; a machine that is still on then loses its power."""
+    """From power-on to the end of the context; a machine that is still on then loses its power."""
     with ExitStack() as stack:
         run = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attestd-vm-")))
         install(machine, image)

@@ -44,7 +44,7 @@ ttl = "30m"
 key = "any"
 audiences = ["{AUDIENCE}"]
 
-[[seal]]                                       # opens with this image and this Secure Boot, and in no other boot
+[[seal]]                                       # opens with this image and this Secure Boot only
 name = "data"
 kind = "secret-32"
 pcrs = [4, 7]

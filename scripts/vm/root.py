@@ -1,7 +1,8 @@
 """What is on the machine's system disk? A small Debian 12, made from this machine's own mirror.
 
-The tree is made once and kept; a machine's disk is a copy of it with what that machine has in addition. Commands
-inside of a tree run in a mount namespace of their own, so that nothing stays mounted whatever happens.
+The tree is made once and kept; a machine's disk is a copy of it with what that machine has in addition.
+Commands inside of a tree run in a mount namespace of their own, so that nothing stays mounted whatever
+happens.
 """
 
 import hashlib
@@ -31,8 +32,8 @@ mount --bind /dev "$0/dev" && mount -t proc proc "$0/proc" && mount -t tmpfs tmp
 exec chroot "$0" "$@"
 """
 
-# What keeps an emulated machine busy and proves nothing. systemd 252 measures the phases of a boot without a log of
-# it, so that no verifier can replay PCR 11 afterwards: who judges that register masks these two as well.
+# What keeps an emulated machine busy and proves nothing. systemd 252 measures the phases of a boot without a
+# log of it, so that no verifier can replay PCR 11 afterwards: who judges that register masks these two.
 _MASKED = (
     *("systemd-pcrphase.service", "systemd-pcrphase-sysinit.service", "e2scrub_reap.service"),
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"),
@@ -47,7 +48,10 @@ _FILES: Mapping[str, str] = {
     "etc/systemd/system/serial-getty@ttyS0.service.d/login.conf": (
         "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --keep-baud 115200 - dumb\n"
     ),
-    "etc/systemd/system.conf.d/quick.conf": "[Manager]\nDefaultTimeoutStartSec=300s\n",
+    # An emulated machine on a busy one: nothing is too late because it is slow.
+    "etc/systemd/system.conf.d/patient.conf": (
+        "[Manager]\nDefaultTimeoutStartSec=400s\nDefaultTimeoutStopSec=60s\nDefaultDeviceTimeoutSec=400s\n"
+    ),
     "root/.hushlogin": "",
 }
 

@@ -29,7 +29,7 @@ HOST, DOMAIN = "attestd.example.org", "example.org"
 URL = f"https://{HOST}"
 AUDIENCE = "https://ledger.example.org"
 
-_ATTESTD = Path(sys.executable).with_name("attestd")
+ATTESTD = Path(sys.executable).with_name("attestd")
 _PATIENCE = 60.0
 
 
@@ -44,7 +44,7 @@ class Service:
     def operate(self, *words: str, status: int = 0) -> str:
         """What `attestd …` writes for the operator; it must end with this status."""
         ended = subprocess.run(
-            [_ATTESTD, *words],
+            [ATTESTD, *words],
             env=os.environ | {"ATTESTD_CONFIG": str(self.directory / "attestd.toml")},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -99,7 +99,7 @@ def serving(directory: Path, maker: x509.Certificate) -> Iterator[Service]:
     log = directory / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [_ATTESTD, "serve", "--config", str(directory / "attestd.toml")],
+            [ATTESTD, "serve", "--config", str(directory / "attestd.toml")],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

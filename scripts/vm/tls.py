@@ -15,7 +15,7 @@ _DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The service's chain and key, the CA's certificate, and its SHA-256 (DER, hex) as an operator tells it."""
+    """The service's chain and key, the CA's certificate, and its SHA-256 (DER, hex) as operators tell it."""
 
     chain: Path
     key: Path

@@ -1,7 +1,7 @@
 """How does a kernel become one signed image, and what will the firmware measure when it starts it?
 
-A unified kernel image is systemd's stub with kernel, initrd, command line and os-release as sections. The key is
-the one that Debian's ovmf package enrolls in its "snakeoil" variables, so that Secure Boot accepts the image.
+A unified kernel image is systemd's stub with kernel, initrd, command line and os-release as sections. The key
+is the one that Debian's ovmf package enrolls in its "snakeoil" variables, so that Secure Boot accepts it.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """How does an operator give a machine an encrypted volume that its TPM opens?
 
-As the head of attestd-unseal@.service says, typed at the console: the sealed key goes where the initrd finds it, the
-volume gets it beside a passphrase that is kept elsewhere.
+As the head of attestd-unseal@.service says, typed at the console: the sealed key goes where the initrd finds
+it, the volume gets it beside a passphrase that is kept elsewhere.
 """
 
 from scripts.demonstration.claims import claim
@@ -15,7 +15,7 @@ _PASSPHRASE = "correct horse battery staple"
 # The key has 256 random bits; a slow derivation protects nothing and takes minutes in an emulator.
 _QUICK = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000"
 
-_ASK = "attestd agent attest --ca /etc/attestd/ca.pem --seal data --out /run/sealed"
+_ASK = "attestd agent attest --seal data --out /run/sealed"
 
 
 def make_volume(console: Console) -> None:
@@ -35,7 +35,7 @@ def ask(console: Console) -> None:
 
 
 def add_key(console: Console) -> None:
-    """What the sealed key opens to becomes a key of the volume; the passphrase is asked for, as of a person."""
+    """What the sealed key opens to becomes a key of the volume; the passphrase opens it for that."""
     _do(console, f"printf '{_PASSPHRASE}' >/run/passphrase")
     _do(console, f"attestd agent unseal {SEALED} >/run/key")
     _do(console, f"cryptsetup luksAddKey {_QUICK} --key-file /run/passphrase {DEVICE} /run/key")
@@ -43,9 +43,8 @@ def add_key(console: Console) -> None:
 
 def opens(console: Console) -> tuple[bool, str]:
     """Does the sealed key open the volume now, and what is said?"""
-    said = console.run(
-        f"attestd agent unseal {SEALED} >/run/now && cryptsetup open --test-passphrase --key-file /run/now {DEVICE}"
-    )
+    test = f"cryptsetup open --test-passphrase --key-file /run/now {DEVICE}"
+    said = console.run(f"attestd agent unseal {SEALED} >/run/now && {test}")
     return said.status == 0, said.text
 
 

@@ -21,6 +21,7 @@ class World:
     """`linux` and `initrd` are what every image is made of; consoles are kept in `cache`."""
 
     report: Report
+    name: str
     cache: Path
     linux: Path
     initrd: Path
@@ -35,7 +36,7 @@ class World:
     @contextmanager
     def boot(self, name: str, image: Image, *, secure_boot: bool = True) -> Iterator[Console]:
         """The machine from power-on to an orderly end, with root at its console."""
-        log = self.cache / f"{name.replace(' ', '-')}.log"
+        log = self.cache / f"{self.name}-{name.replace(' ', '-')}.log"
         self.report.say(
             f"switching on {image.path.name}{'' if secure_boot else ', Secure Boot off'}; {log.name}"
         )

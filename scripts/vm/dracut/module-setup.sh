@@ -45,9 +45,11 @@ install_for_volumes() {
     local name device key options system=$initdir/etc/systemd/system
     mkdir -p "$initdir"/etc/attestd "$initdir"/efi "$system"/attestd-unseal@.service.d
     ln -s /efi/attestd "$initdir"/etc/attestd/sealed
-    printf '[Unit]\nRequires=efi.mount\nAfter=efi.mount\n' >"$system"/attestd-unseal@.service.d/efi.conf
-    printf '[Unit]\nDefaultDependencies=no\n[Mount]\nWhat=%s\nWhere=/efi\nType=vfat\nOptions=ro\n' \
-        "$(sed -n 's,^\(/dev/[^ ]*\) */efi .*,\1,p' /etc/fstab)" >"$system"/efi.mount
+    printf '[Unit]\nWants=efi.mount\nAfter=efi.mount\n' >"$system"/attestd-unseal@.service.d/efi.conf
+    # Gone before the real root comes, which mounts it as its own fstab says.
+    printf '%s\n' '[Unit]' DefaultDependencies=no Conflicts=initrd-switch-root.target \
+        Before=initrd-switch-root.target '[Mount]' Where=/efi Type=vfat Options=ro \
+        "What=$(sed -n 's,^\(/dev/[^ ]*\) */efi .*,\1,p' /etc/fstab)" >"$system"/efi.mount
     while read -r name device key options; do
         case $options in *x-initrd.attach*) ;; *) continue ;; esac
         echo "$name $device $key $options" >>"$initdir"/etc/crypttab
