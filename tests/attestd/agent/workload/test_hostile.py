@@ -223,6 +223,17 @@ def test_a_request_that_is_none_is_told_so(expected: str, body: bytes, there: Se
         assert peer.status_of(stream) == expected
 
 
+def test_pieces_without_content_mean_nothing(there: Serving) -> None:
+    with Peer(there) as peer:
+        stream = peer.open(path=messages.FETCH_JWT_SVID.path)
+        for _ in range(2 * connections.MAX_PIECES):
+            peer.h2.send_data(stream, b"")
+        audience = b"\x0a\x01x"
+        peer.h2.send_data(stream, struct.pack(">BI", 0, len(audience)) + audience, end_stream=True)
+        peer.flush()
+        assert peer.status_of(stream) == "7"
+
+
 def send(peer: Peer, stream: int, body: bytes) -> None:
     """All of it, as the windows allow."""
     while True:
@@ -457,6 +468,30 @@ def test_who_is_there_and_says_nothing_costs_little(there: Serving) -> None:
     for peer in silent:
         peer.sock.close()
     assert len(half) == len(silent)
+
+
+def test_headers_that_are_no_text_end_their_connection_without_a_word(
+    there: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library has no word for them: whatever it raises is neither told nor passed on."""
+    with caplog.at_level(logging.DEBUG), Peer(there) as peer:
+        peer.open(("x", "\u00e9"))
+        peer.flush()
+        assert peer.is_hung_up_on()
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+def test_who_asks_little_by_little_and_never_reads_is_not_kept_for(there: Serving) -> None:
+    def owed() -> int:
+        waiting = [each._transport for each in there.endpoint.listener._open]
+        return max((each.get_write_buffer_size() for each in waiting if each is not None), default=0)
+
+    with Peer(there) as peer:
+        peer.sock.settimeout(0.5)
+        with suppress(OSError):
+            for _ in range(60_000):
+                peer.sock.sendall(b"\0\0\x08\x06\0\0\0\0\0" + bytes(8))
+        assert there.do(owed) < 200_000
 
 
 def test_strangers_provoke_few_lines_of_log(caplog: pytest.LogCaptureFixture) -> None:
