@@ -70,9 +70,11 @@ def tpm_look(directory: Path, *, patience: float) -> Iterator[None]:
     """The same turn for who only looks: no file is made or written, and what somebody left who died at the
     TPM stays for the next turn to flush. DeviceError "tpm_in_use"."""
     with _THREADS:
-        try:
-            file = os.open(directory / _TPM, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
+        file = None
+        if directory not in _held:
+            with suppress(OSError):
+                file = os.open(directory / _TPM, os.O_RDONLY | os.O_NOFOLLOW)
+        if file is None:
             yield
             return
         try:

@@ -75,9 +75,8 @@ def said_instead(
 def settings_file(named: Path | None) -> Path | None:
     """The file that is read; None where nobody named one and the system's is not there."""
     told = environment().get(_CONFIG)
-    if named is None and not told and not DEFAULT_FILE.exists():
-        return None
-    return named or (Path(told) if told else DEFAULT_FILE)
+    path = named or (Path(told) if told else DEFAULT_FILE)
+    return None if named is None and path == DEFAULT_FILE and not path.exists() else path
 
 
 def _settings(named: Path | None) -> Settings:

@@ -93,16 +93,16 @@ def checks(
     """The checks of these groups, each told as soon as it is made; raises nothing. `now` is the clock, in
     milliseconds. `source` is the settings' file; Unread where it cannot be used, and others are judged."""
     machine = _Machine(settings, files, now)
-    made_by = {
-        "tpm": _tpm(machine),
-        "logs": _logs(machine),
-        "service": _service(machine),
-        "enrolment": _enrolment(machine),
-        "settings": _settings(machine, source),
+    made_by: dict[str, Callable[[], dict[str, Judgment]]] = {
+        "tpm": lambda: _tpm(machine),
+        "logs": lambda: _logs(machine),
+        "service": lambda: _service(machine),
+        "enrolment": lambda: _enrolment(machine),
+        "settings": lambda: _settings(machine, source),
     }
     for group, judgments in made_by.items():
         if group in groups:
-            for name, judgment in judgments.items():
+            for name, judgment in judgments().items():
                 yield from judged(name, judgment)
 
 
