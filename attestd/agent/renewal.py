@@ -61,9 +61,8 @@ def renew(machine: Machine, workloads: Sequence[Workload], *, clock: Callable[[]
         # A key may have been put to use since: the bundle is read once more before anybody is blamed.
         bundle, hint = fetch_bundle(machine.server)
         held = _held(received, asked, bundle, now=now)
-    policy = received.answer.get("policy")
-    told = policy if isinstance(policy, dict) else {}
-    return Renewed(told, held, withheld, unsealed, bundle, hint, _until(received, held.values(), now=now))
+    until = _until(received, held.values(), now=now)
+    return Renewed(_policy(received.answer), held, withheld, unsealed, bundle, hint, until)
 
 
 def wanted_of(workload: Workload) -> Wanted:
@@ -117,6 +116,18 @@ def _held(
     return {
         agent: read_part(part, workload, bundle, result=result, now=now)
         for (agent, (workload, _)), part in parts
+    }
+
+
+def _policy(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the machine was accepted by, for people to read."""
+    policy = answer.get("policy")
+    told = policy if isinstance(policy, dict) else {}
+    version = told.get("version")
+    return {
+        "name": plain(told.get("name")),
+        "version": version if type(version) is int and 0 <= version < 2**53 else None,
+        "digest": plain(told.get("digest")),
     }
 
 

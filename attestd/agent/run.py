@@ -62,7 +62,7 @@ async def run(around: Surroundings) -> None:
             with _signals(stop, reload):
                 notifier.ready("waiting for the first attestation")
                 log.info("serving; state in %s", settings.state)
-                async with _pinging(notifier, keeper):
+                async with pinging(notifier, keeper.busy_for):
                     await keeper.run(stop)
             notifier.stopping()
         delivery.close()
@@ -132,12 +132,12 @@ def _signals(stop: asyncio.Event, reload: Callable[[], None]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _pinging(notifier: Notifier, keeper: Keeper) -> AsyncIterator[None]:
-    """Says to systemd that the loop turns and the worker is not stuck."""
+async def pinging(notifier: Notifier, busy_for: Callable[[], float]) -> AsyncIterator[None]:
+    """While it lasts, systemd hears that the loop turns, and that the worker is not stuck."""
 
     async def ping(interval: float) -> None:
         while True:
-            if keeper.busy_for() < STUCK_SECONDS:
+            if busy_for() < STUCK_SECONDS:
                 notifier.ping()
             await asyncio.sleep(interval)
 

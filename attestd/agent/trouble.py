@@ -4,6 +4,7 @@ Sorts what went wrong by what helps: waiting (the service does not answer), some
 or this machine (its TPM, its disk, its settings).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ FORGOTTEN = frozenset({"attestation_failed"})
 FINAL = frozenset({"device_banned"})
 """An operator's decision about this very device: what it had is not handed out any more. Another denial may
 be a policy that is corrected in a minute, and must not cut off a fleet before its credentials end."""
-_FINDINGS_SHOWN = 50
+_FINDINGS_SHOWN, _FINDING_LIMIT = 50, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def _refused(refusal: Refusal) -> Trouble:
 
 
 def _findings(refusal: Refusal) -> list[Mapping[str, Any]]:
+    """Those that a person may read: neither many nor long."""
     found = refusal.problem.get("findings")
-    listed = found if isinstance(found, list) else []
-    return [each for each in listed[:_FINDINGS_SHOWN] if isinstance(each, dict)]
+    listed = found[:_FINDINGS_SHOWN] if isinstance(found, list) else []
+    return [each for each in listed if isinstance(each, dict) and len(json.dumps(each)) <= _FINDING_LIMIT]

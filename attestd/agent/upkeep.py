@@ -35,7 +35,11 @@ _WAITING = "the first attestation has not ended yet"
 
 
 class Upkeep:
-    """One machine's plan and holdings. `holdings` is replaced whole and may be read from any thread."""
+    """One machine's plan and holdings. `holdings` is replaced whole and may be read from any thread.
+
+    The first try is made at once, also where a whole fleet begins together: how long a boot takes spreads it
+    as well as any pause would, and a service that has too much to do says when to come back.
+    """
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ LOOK_SECONDS = 0.2
 """Between two looks while waiting."""
 TPM_SECONDS = 3.0
 _INDENT = " " * 14
+_VALUES_SHOWN = 4
 
 
 @click.command("status")

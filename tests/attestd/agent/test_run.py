@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import os
+import select
 import signal
 import socket
 import subprocess
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from attestd.agent.run import STUCK_SECONDS, pinging
 from attestd.agent.workload.client import WorkloadClient
+from attestd.notify import Notifier
 from tests.attestd.agent.far_side import BUNDLE, FarSide, member_of
 from tests.attestd.agent.running import PLAIN, Running
 from tests.serving import Agent, Serving
@@ -149,10 +151,24 @@ def test_systemd_is_told_when_it_serves_that_it_lives_and_that_it_stops(
         assert all(line[:2] != "20" for line in made.log.read_text().splitlines())
 
 
-def test_a_watchdog_hears_nothing_of_a_loop_that_hangs(running: Running) -> None:
-    os.kill(running.process.pid, signal.SIGSTOP)
-    os.kill(running.process.pid, signal.SIGCONT)
-    assert running.end() < 2
+@pytest.mark.parametrize(
+    ("stuck_for", "pings"), [(0.0, True), (STUCK_SECONDS - 1, True), (STUCK_SECONDS, False)]
+)
+def test_a_watchdog_hears_nothing_of_a_worker_that_is_stuck(
+    tmp_path: Path, stuck_for: float, pings: bool
+) -> None:
+    address = tmp_path / "notify"
+
+    async def work() -> None:
+        async with pinging(Notifier(str(address), 0.01), lambda: stuck_for):
+            await asyncio.sleep(0.1)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(address))
+        sock.setblocking(False)
+        asyncio.run(work())
+        heard = select.select([sock], [], [], 0)[0]
+        assert bool(heard) is pings
 
 
 # --- attestd agent status -------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from attestd.agent.errors import Refusal, Unreachable
 from attestd.agent.holdings import Holdings
+from attestd.agent.logs import LogFiles
 from attestd.agent.machine import opened
+from attestd.agent.posture import Watch
 from attestd.agent.schedule import Regime
 from attestd.agent.trouble import sentence
 from attestd.agent.upkeep import Upkeep
@@ -94,6 +97,18 @@ def test_it_renews_in_the_second_half_and_the_old_one_lives_on_meanwhile(
     assert first.x509.expires_at > here.clock.now
     assert (second.x509.key, second.x509.spiffe_id) != (first.x509.key, "")
     assert second.x509.expires_at > first.x509.expires_at
+
+
+def test_a_machine_without_workloads_keeps_its_standing(here: World) -> None:
+    here.settings = replace(here.settings, workloads=())
+    upkeep = here.boot()
+    upkeep.work()
+    assert (told(here)["identity"], told(here)["credentials"]) == (True, [])
+    here.after(upkeep, HOUR)
+    assert 8 <= here.weather.count(ATTEST) <= 13
+    here.deployment.apply(OTHER, "policy-0.toml")
+    here.after(upkeep, 10 * MINUTE)
+    assert told(here)["identity"] is False
 
 
 def test_a_service_that_the_settings_do_not_name_is_not_used(here: World, running: Upkeep) -> None:
@@ -268,6 +283,43 @@ def test_who_waits_for_an_operator_has_its_identity_soon_after_the_approval(
         membership = here.state.membership()
         assert membership is not None
         assert membership.state == "active"
+
+
+def test_what_a_refusal_says_is_bounded_before_it_is_kept(here: World, running: Upkeep) -> None:
+    finding = {"code": "pcr_unexpected", "subject": "pcr0", "expected": ["aa"], "found": "bb"}
+    long = {"code": "x" * 5000}
+    members = {
+        "code": "posture_rejected",
+        "detail": "No." * 1000,
+        "findings": [long, "text", *[finding] * 60],
+    }
+    here.weather.only, here.weather.fault = ATTEST, Refusal(403, members)
+    here.after(running, 4 * MINUTE)
+    posture = told(here)["posture"]
+    assert (len(posture["findings"]), len(posture["detail"])) == (48, 200)
+
+
+@pytest.mark.parametrize("which", ["event_log", "userspace"])
+def test_a_log_that_grew_makes_another_machine_of_it_and_imas_list_does_not(
+    software_tpm: SoftwareTpm, tmp_path: Path, which: str
+) -> None:
+    log, ima = tmp_path / "log", tmp_path / "ima"
+    log.write_bytes(b"one")
+    watch = Watch(software_tpm.tcti, tmp_path, replace(LogFiles(ima=ima), **{which: log}))
+    watch.begin(0)
+    ima.write_bytes(b"a program ran")
+    assert not watch.changed(1)
+    log.write_bytes(b"one, two")
+    assert watch.changed(2)
+    assert not watch.changed(3)
+    log.unlink()
+    assert watch.changed(4)
+
+
+def test_a_tpm_that_cannot_be_looked_at_has_not_changed(software_tpm: SoftwareTpm, tmp_path: Path) -> None:
+    watch = Watch("swtpm:path=/nowhere", tmp_path, LogFiles())
+    watch.begin(0)
+    assert not watch.changed(1)
 
 
 # --- several agents -------------------------------------------------------------------------------
