@@ -118,7 +118,7 @@ def released_image(world: World, old: Image, first: Identity) -> None:
 def _svid(console: Console, world: World) -> tuple[str, str]:
     found = console.said(_SVID, within=_IDENTITY_SECONDS)
     if found is None:
-        said = console.run("systemctl --no-pager status attestd-join attestd-agent telemetry 2>&1 | tail -60")
+        said = console.run("systemctl --no-pager status attestd-agent telemetry 2>&1 | tail -60")
         raise Disappointed(f"no SVID came: {said.text}")
     return found[1], found[2]
 

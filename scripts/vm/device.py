@@ -64,25 +64,6 @@ _MOUNTS = """\
 # Whatever the agent says of itself is to be seen on the console.
 _CONSOLE = "[Service]\nStandardOutput=journal+console\nStandardError=journal+console\n"
 
-_JOIN = f"""\
-[Unit]
-Description=attestd agent, joining its service
-ConditionPathExists=!/var/lib/attestd-agent/enrollment.json
-Before=attestd-agent.service
-After=network.target
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/attestd agent join {URL}
-Restart=on-failure
-RestartSec=10s
-StandardOutput=journal+console
-StandardError=journal+console
-
-[Install]
-WantedBy=multi-user.target
-"""
-
 
 def build_package(say: Callable[[str], None]) -> Path:
     """The agent's package, built from what is here."""
@@ -112,7 +93,6 @@ def device_root(tree: Path, base: Path, package: Path, *, root_sha256: str) -> N
         {
             "etc/attestd/agent.toml": _AGENT.replace("ROOT", root_sha256),
             f"{system}/telemetry.service": _TELEMETRY,
-            f"{system}/attestd-join.service": _JOIN,
             f"{system}/attestd-agent.service.d/console.conf": _CONSOLE,
             f"{system}/attestd-agent.service.d/patient.conf": "[Service]\nTimeoutStartSec=400s\n",
             f"{system}/attestd-unseal@.service.d/patient.conf": _PATIENT,
@@ -122,4 +102,4 @@ def device_root(tree: Path, base: Path, package: Path, *, root_sha256: str) -> N
         },
     )
     (tree / "usr/local/bin/telemetry").chmod(0o755)
-    in_root(tree, "systemctl", "enable", "attestd-join.service", "telemetry.service", "attestd-agent.service")
+    in_root(tree, "systemctl", "enable", "telemetry.service", "attestd-agent.service")

@@ -29,9 +29,8 @@ class Step:
 def steps(filled_in: Mapping[str, str], text: str | None = None) -> tuple[Step, ...]:
     """The commands of the section in their order. Disappointed where it has none."""
     readme = _README.read_text() if text is None else text
-    found = re.search(rf"^## {SECTION}\n(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
-    block = re.search(r"(?:^(?: {4}.*)?\n)+", found[1], re.MULTILINE) if found else None
-    blocks = re.findall(r"(?:^ {4}.*\n(?:\n(?= {4}))?)+", found[1], re.MULTILINE) if found and block else []
+    section = re.search(rf"^## {SECTION}\n(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"(?:^ {4}.*\n(?:\n(?= {4}))?)+", section[1], re.MULTILINE) if section else []
     if not blocks:
         raise Disappointed(f'README.md has no commands under "{SECTION}"')
     lines = [_fill_in(line[4:], filled_in) for line in blocks[0].splitlines()]

@@ -1,0 +1,56 @@
+"""The README's commands are found as a reader would type them, and whose they are."""
+
+import pytest
+
+from scripts.demonstration.claims import Disappointed
+from scripts.vm.readme import SECTION, Step, steps
+
+README = f"""\
+## Before
+
+    not this
+
+## {SECTION}
+
+What it is.
+
+    # on the service
+    attestd policy apply gateway.toml       # what is good
+
+    # on the device
+    apt install ./attestd_*.deb
+    attestd agent join https://attestd.example.org \\
+        --root-sha256 FINGERPRINT           # of its CA
+    cat >/etc/attestd/agent.toml <<'EOF'
+    [[workload]]                            # kept: it is a document
+    agent = "telemetry"
+    EOF
+    systemctl enable --now attestd-agent.service
+
+And then:
+
+    nor this
+
+## After
+"""
+
+
+def test_commands_come_in_order_with_their_place_and_without_their_comments() -> None:
+    assert steps({"FINGERPRINT": "ab12"}, README) == (
+        Step("service", "attestd policy apply gateway.toml"),
+        Step("device", "apt install ./attestd_*.deb"),
+        Step("device", "attestd agent join https://attestd.example.org --root-sha256 ab12"),
+        Step(
+            "device",
+            "cat >/etc/attestd/agent.toml <<'EOF'\n"
+            "[[workload]]                            # kept: it is a document\n"
+            'agent = "telemetry"\nEOF',
+        ),
+        Step("device", "systemctl enable --now attestd-agent.service"),
+    )
+
+
+@pytest.mark.parametrize("text", ["", f"## {SECTION}\n\nNothing to type.\n", "## Other\n\n    attestd\n"])
+def test_a_readme_without_them_is_no_success(text: str) -> None:
+    with pytest.raises(Disappointed, match=SECTION):
+        steps({}, text)
