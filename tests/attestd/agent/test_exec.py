@@ -191,8 +191,11 @@ def test_a_terminals_interrupt_comes_once(served: Serving) -> None:
             seen += os.read(ours, 1000)
 
     read_until(b"up")
+    # While we stand still the program gets the first; one that we sent after it would not be taken for that.
+    running.process.send_signal(signal.SIGSTOP)
     os.write(ours, b"\x03")
     read_until(b"got")
+    running.process.send_signal(signal.SIGCONT)
     time.sleep(0.5)
     running.process.send_signal(signal.SIGHUP)
     assert running.process.wait(30) == 3
