@@ -29,7 +29,7 @@ LOOK_PAUSE = 30 * SECOND
 WITHHELD_PAUSE = HOUR
 TRIES_AN_HOUR = 60
 """Failed ones; whatever the far side says and whatever this machine's registers do."""
-SHORTEST_REFRESH, LONGEST_REFRESH = MINUTE, HOUR
+SHORTEST_REFRESH, USUAL_REFRESH, LONGEST_REFRESH = MINUTE, 5 * MINUTE, HOUR
 
 Draw = Callable[[], float]
 
@@ -51,12 +51,14 @@ DOUBLING = frozenset({Regime.OUTAGE, Regime.FAULT})
 
 def renewal_at(since: int, until: int, draw: Draw) -> int:
     """When to renew what lives from `since` until `until`; ten seconds later at the earliest."""
-    return since + max(SHORTEST_RENEWAL, int((until - since) * (RENEW_FROM + (RENEW_TO - RENEW_FROM) * draw())))
+    return since + max(
+        SHORTEST_RENEWAL, int((until - since) * (RENEW_FROM + (RENEW_TO - RENEW_FROM) * draw()))
+    )
 
 
 def refresh_at(now: int, hint: int | None, draw: Draw) -> int:
     """When to fetch the bundle again: `hint` (seconds) is the bundle's own wish, within our bounds."""
-    wish = LONGEST_REFRESH if hint is None else hint * SECOND
+    wish = USUAL_REFRESH if hint is None else hint * SECOND
     return now + int(min(max(wish, SHORTEST_REFRESH), LONGEST_REFRESH) * (0.9 + 0.1 * draw()))
 
 
@@ -102,7 +104,9 @@ class Tries:
         """With one more."""
         same = regime == self.regime or {regime, self.regime} <= DOUBLING
         recent = [time for time in self.times if now - HOUR < time <= now]
-        return type(self)(regime, self.in_a_row + 1 if same else 1, (*recent, now)[-TRIES_AN_HOUR:])
+        if regime is not Regime.UNENROLLED:  # A look into a directory asks nobody.
+            recent.append(now)
+        return type(self)(regime, self.in_a_row + 1 if same else 1, tuple(recent[-TRIES_AN_HOUR:]))
 
     def next_at(self, now: int, draw: Draw, *, retry_after: int | None = None) -> int:
         """The time of the next try, within what an hour may have."""

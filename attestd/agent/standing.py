@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attestd.agent.holdings import Held, Holdings
+from attestd.agent.schedule import Regime
 from attestd.agent.settings import Workload
 from attestd.agent.trouble import Trouble
 from attestd.clock import rfc3339
@@ -57,7 +58,7 @@ class Standing:
             "withheld": dict(self.holdings.withheld),
             "notes": dict(self.notes),
             "old_credentials": self.trouble is not None and bool(say_expiry(held.values(), self.time)),
-            "next_try": {"at": rfc3339(self.next_at), "why": self._why()},
+            "next_try": self._next(),
         }
 
     def _posture(self) -> dict[str, Any]:
@@ -76,10 +77,14 @@ class Standing:
             told |= {"findings": findings}
         return told
 
-    def _why(self) -> str:
+    def _next(self) -> dict[str, str | None]:
         if self.trouble is None:
-            return "renewal" if self.policy is not None else "first attestation"
-        return f"{self.trouble.code}, {self.tries} in a row"
+            why = "renewal" if self.policy is not None else "first attestation"
+        elif self.trouble.regime is Regime.UNENROLLED:
+            return {"at": None, "why": "waits for `attestd agent join`"}
+        else:
+            why = f"{self.trouble.code}, {self.tries} in a row"
+        return {"at": rfc3339(self.next_at), "why": why}
 
 
 def credentials(held: Iterable[Held], now: int) -> Iterator[dict[str, str]]:

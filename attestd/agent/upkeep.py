@@ -204,6 +204,8 @@ class Upkeep:
         if trouble.findings != told:
             for finding in trouble.findings:
                 self._say(sentence(finding))
+        if trouble.regime is Regime.UNENROLLED and self._tries.in_a_row > 1:
+            return
         self._say(f"{trouble}; next try {rfc3339(self._round_at)}{say_expiry(held.values(), now)}")
 
     def _keep_last(self) -> None:

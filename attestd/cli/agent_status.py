@@ -149,7 +149,7 @@ def _standing(agent: Mapping[str, Any]) -> Iterator[str]:
         yield f"without       {plain(name)}: {plain(why)}"
     for name, why in agent["notes"].items():
         yield f"but           {plain(name)}: {plain(why)}"
-    yield f"next try      {agent['next_try']['at']} ({plain(agent['next_try']['why'])})"
+    yield f"next try      {agent['next_try']['at'] or 'none'} ({plain(agent['next_try']['why'])})"
 
 
 def reasons(told: Mapping[str, Any]) -> Iterator[str]:
