@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jwt
@@ -78,18 +78,33 @@ print(server.getpeercert()["subjectAltName"])
 print(open(environ["ATTESTD_JWT_FILE"]).read(), end="", flush=True)
 """
 
+WAITING = "trap 'echo renewed' USR1; echo began; while :; do sleep 0.05; done"
+
 
 @dataclass
 class Machine:
     """A running agent with its service."""
 
     service: Serving
+    settings: Path
     folder: Path
     memory: Path
+    running: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     @property
     def socket(self) -> Path:
         return self.folder / "workload.sock"
+
+    def start(self) -> None:
+        """`attestd agent run`."""
+        command = [str(ATTESTD), "agent", "run", "--config", str(self.settings)]
+        with (self.folder / "log").open("ab") as log:
+            self.running.append(subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL))
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        process = self.running.pop()
+        process.send_signal(number)
+        process.wait(20)
 
     def run(self, *arguments: str, uid: int = USER) -> Running:
         """`agent exec` of a user."""
@@ -100,18 +115,6 @@ class Machine:
         asked = ["token", "--socket", str(self.socket), *arguments]
         command = [sys.executable, "-c", RUN_AS_USER, str(uid), *asked]
         return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
-
-
-@contextmanager
-def agent(settings: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """`attestd agent run`, until the context ends."""
-    command = [str(ATTESTD), "agent", "run", "--config", str(settings)]
-    with log.open("ab") as file, subprocess.Popen(command, stderr=file, stdin=subprocess.DEVNULL) as process:
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
 
 
 @contextmanager
@@ -133,9 +136,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         settings.write_text(
             SETTINGS.format(service=service.url, tpm=tpm.tcti, folder=here, memory=memory, user=USER)
         )
-        with agent(settings, here / "log"):
-            yield Machine(service, here, memory)
-        print((here / "log").read_text())
+        made = Machine(service, settings, here, memory)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+            print((here / "log").read_text())
 
 
 def test_an_unprivileged_program_has_its_identity_and_speaks_tls_with_it(machine: Machine) -> None:
@@ -189,3 +196,34 @@ def test_ag_3_files_are_delivered_to_their_user_and_renewed(machine: Machine) ->
         assert as_user(USER + 1, (files / "builder.key.pem").read_bytes) == "PermissionError"
     until(lambda: lying(files)["builder.key.pem"] != first["builder.key.pem"], seconds=60)
     until(lambda: (machine.folder / "renewed").read_text().count("builder\n") >= 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_programs_have_their_files_while_the_agent_is_away_and_newer_ones_after(
+    machine: Machine, number: int
+) -> None:
+    files = machine.memory / "builder"
+    running = machine.run("--on-renewal", "USR1", "--", "/bin/sh", "-c", WAITING)
+    assert running.line() == "began"
+    until(lambda: "builder.key.pem" in lying(files))
+    machine.stop(number)
+    before = lying(files)
+    assert "builder.key.pem" in before
+    machine.start()
+    until(lambda: lying(files).get("builder.key.pem") not in (None, before["builder.key.pem"]), seconds=30)
+    assert running.line() == "renewed"
+    running.process.terminate()
+    running.end(128 + signal.SIGTERM)
+    assert len([path for path in files.iterdir() if path.is_dir() and not path.is_symlink()]) <= 2
+
+
+def test_ag_3_an_agent_that_would_write_secrets_to_a_disk_does_not_start(
+    machine: Machine, tmp_path: Path
+) -> None:
+    text = machine.settings.read_text().replace(f"{machine.memory}/builder", str(tmp_path / "files"))
+    (tmp_path / "agent.toml").write_text(text.replace(str(machine.folder), str(tmp_path)))
+    command = [str(ATTESTD), "agent", "run", "--config", str(tmp_path / "agent.toml")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "where a secret would outlive the power; name a directory below /run" in ended.stderr
+    assert not (tmp_path / "files").exists()
