@@ -43,7 +43,7 @@ def _unreached(answer: Unread) -> tuple[str, str]:
         said, fix = _CERTIFICATE[answer.code]
         return f"{said}: {plain(answer.why)}", fix
     if answer.code == "misconfigured":
-        return plain(answer.why), "correct it"
+        return plain(answer.why), "correct it, or run as root or as the agent"
     return (
         f"does not answer: {plain(answer.why)}",
         "is the address right, the network up, the service running?",

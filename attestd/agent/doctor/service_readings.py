@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -84,8 +85,7 @@ def _fetch(url: str, settings: Settings, now: Callable[[], int], patience: float
 def _trusting(url: str, settings: Settings) -> ssl.SSLContext:
     """As the agent trusts: the file, or the certificate of the fingerprint, or what was kept, or the
     system's authorities. Misconfigured, Unreachable."""
-    kept = State(settings.state).ca()
-    pem = None
+    pem, kept = None, _kept(settings.state)
     if settings.ca is not None:
         pem = read_authorities(settings.ca)
     elif kept is not None:
@@ -96,6 +96,13 @@ def _trusting(url: str, settings: Settings) -> ssl.SSLContext:
     if pem is not None:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def _kept(state: Path) -> Path | None:
+    try:
+        return State(state).ca()
+    except PermissionError:
+        raise Misconfigured(f"{state} may not be read, where it is kept whom to trust") from None
 
 
 def _members(raw: bytes) -> Mapping[str, Any] | None:

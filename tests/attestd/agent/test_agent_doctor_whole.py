@@ -8,9 +8,12 @@ import os
 import pwd
 import ssl
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -145,6 +148,34 @@ def test_who_joins_asks_for_what_joining_needs(newcomer: Agent) -> None:
     }  # fmt: skip
     more = found(settings_of(newcomer), groups=JOINING)
     assert set(more) - set(told) == {"clock", "server", "service"}
+
+
+AS_NOBODY = """
+import os, sys
+from attestd.cli.agent_doctor import command
+from tests.attestd.agent.workload.as_user import become
+if os.geteuid() == 0:
+    become(65534, 65534, [])
+command(sys.argv[1:])
+"""
+"""All is loaded before the rights are given away."""
+
+
+def test_a_user_who_may_read_little_is_told_what_and_the_rest(secure: Serving) -> None:
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        (folder / "state").mkdir(mode=0o700 if os.geteuid() == 0 else 0)
+        (folder / "agent.toml").write_text(f'server = "{secure.url}"\nstate = "state"\n')
+        command = [sys.executable, "-c", AS_NOBODY, "--json", "--config", str(folder / "agent.toml")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        (folder / "state").chmod(0o700)
+    told = {check.name: check for check in (Check(**json.loads(line)) for line in ended.stdout.splitlines())}
+    assert ended.returncode == 1
+    assert of("fail", told) == {"tpm", "server", "enrolment", "attestation key"}, ended
+    assert "may not be read, where it is kept whom to trust" in told["server"].found
+    assert "as root" in told["enrolment"].fix
+    assert {"clock", "state", "settings"} <= of("ok", told)
 
 
 # --- the TPM --------------------------------------------------------------------------------------
