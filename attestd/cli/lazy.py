@@ -7,7 +7,6 @@ imports a command's module only when it is asked for.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +53,10 @@ class Lazy(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        click.echo(f"attestd {importlib.metadata.version('attestd-tpm')}")
+        # Here, because it takes a megabyte, and the agent runs for years without it.
+        from importlib.metadata import version
+
+        click.echo(f"attestd {version('attestd-tpm')}")
         ctx.exit()
 
 
