@@ -142,6 +142,16 @@ def test_who_needs_an_identity_starts_when_there_is_one_and_not_before(told: Tol
     assert "\nbuilder.svid.pem\n" in told["identity"].output
 
 
+def test_the_units_of_the_package_are_those_that_install_service_would_write(told: Told) -> None:
+    assert told["install-service"].output.count("everything is in place\n") == 2
+
+
+def test_files_can_belong_to_the_workload_where_the_operator_lets_the_agent_give_them(told: Told) -> None:
+    told_of = told["chown"].output.splitlines()
+    assert told_of[0] == "attestd-agent 600"
+    assert told_of[-2:] == ["nobody 600", "-----BEGIN PRIVATE KEY-----"]
+
+
 def test_what_root_enrolled_belongs_to_the_agent(told: Told) -> None:
     owners = {line.split()[0] for line in told["state"].output.splitlines() if "/agent.toml" not in line}
     assert "attestd-agent /var/lib/attestd-agent/enrollment.json" in told["state"].output

@@ -23,6 +23,10 @@ attestd --version
 attestd --help
 attestd agent --help
 
+## install-service
+attestd install-service
+attestd agent install-service
+
 ## isolated
 mkdir /tmp/evil
 echo 'raise SystemExit(9)' >/tmp/evil/click.py
@@ -84,6 +88,24 @@ for i in $(seq 100); do systemctl -q is-active consumer.service && break; sleep 
 systemctl is-active attestd-agent.target consumer.service
 ls /run/attestd-agent/builder/
 
+## chown
+# As the head of attestd-agent.service says.
+stat -L -c '%U %a' /run/attestd-agent/builder/builder.key.pem
+mkdir /etc/systemd/system/attestd-agent.service.d
+cat >/etc/systemd/system/attestd-agent.service.d/files.conf <<'X'
+[Service]
+AmbientCapabilities=CAP_CHOWN
+CapabilityBoundingSet=CAP_CHOWN
+SystemCallFilter=@chown
+X
+systemctl daemon-reload
+systemctl stop attestd-agent.service
+rm -r /run/attestd-agent/builder
+systemctl start attestd-agent.service
+attestd agent status --wait 30
+stat -L -c '%U %a' /run/attestd-agent/builder/builder.key.pem
+runuser -u nobody -- head -n 1 /run/attestd-agent/builder/builder.key.pem
+
 ## state
 state
 stat -c '%U %n' /var/lib/attestd-agent/*
@@ -115,7 +137,10 @@ state | head -n 1
 
 ## purge
 dpkg -P attestd
-rm -r /etc/systemd/system/consumer.service /tmp/evil
+rm -r /etc/systemd/system/consumer.service /etc/systemd/system/attestd-agent.service.d /tmp/evil
 
 ## left-after-purge
 left
+
+## journal
+journalctl --no-pager -o cat -u attestd.service -u attestd-agent.service -u attestd-agent-ready.service

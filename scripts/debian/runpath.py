@@ -1,6 +1,6 @@
 """Where do compiled parts look for libraries? Takes out what the build machine's linker left in them.
 
-A RUNPATH to a folder that only the build machine has means nothing on another, unless somebody makes it there.
+A RUNPATH to a folder that only the build machine has means nothing elsewhere, until somebody makes it there.
 Paths that are relative to the file ($ORIGIN), as wheels with libraries of their own have them, stay.
 """
 
