@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attestd.agent.holdings import Held, Holdings
+from attestd.agent.holdings import NOTHING, Held, Holdings
 from attestd.agent.schedule import Regime
 from attestd.agent.settings import Workload
 from attestd.agent.trouble import Trouble
@@ -85,6 +85,14 @@ class Standing:
         else:
             why = f"{self.trouble.code}, {self.tries} in a row"
         return {"at": rfc3339(self.next_at), "why": why}
+
+
+def nothing_told(pid: int) -> dict[str, Any]:
+    """The same members for an agent that runs and has told nothing: its first try has not ended."""
+    nothing = Standing(pid, None, 0, None, None, None, None, 0, 0, NOTHING, {}, 0)
+    told = nothing.told() | {"time": None, "next_try": {"at": None, "why": "first attestation"}}
+    told["posture"]["since"] = None
+    return told
 
 
 def credentials(held: Iterable[Held], now: int) -> Iterator[dict[str, str]]:

@@ -13,6 +13,7 @@ from attestd.agent.errors import plain
 from attestd.agent.lock import running_agent
 from attestd.agent.logs import boot_id
 from attestd.agent.machine import opened
+from attestd.agent.standing import nothing_told
 from attestd.agent.state import State
 from attestd.agent.trouble import sentence
 from attestd.cli.agent_options import check_server, enrolled_options, reported, state_option, tpm_option
@@ -85,11 +86,12 @@ def _await(kept: State, seconds: float, *, sleep: Callable[[float], None] = time
 
 
 def _agent(kept: State) -> dict[str, Any] | None:
-    """What the running agent tells; None while none runs, or has told anything yet."""
-    who = running_agent(kept.directory)
-    told = kept.standing()
-    if who is None or told is None or who != f"pid {told.get('pid')}" or told.get("boot_id") != boot_id():
+    """What the running agent tells; None while none runs. What an earlier one told counts for nothing."""
+    who, told = running_agent(kept.directory), kept.standing()
+    if who is None:
         return None
+    if told is None or who != f"pid {told.get('pid')}" or told.get("boot_id") != boot_id():
+        return nothing_told(int("".join(digit for digit in who if digit.isdecimal()) or 0))
     return dict(told)
 
 
@@ -138,7 +140,8 @@ def _last(last: Mapping[str, Any] | None) -> Iterator[str]:
 
 def _standing(agent: Mapping[str, Any]) -> Iterator[str]:
     posture = agent["posture"]
-    yield f"posture       {plain(posture['verdict'])} since {posture['since']}{_policy(posture['policy'])}"
+    since = f" since {posture['since']}" if posture["since"] else ""
+    yield f"posture       {plain(posture['verdict'])}{since}{_policy(posture['policy'])}"
     if posture["code"] is not None:
         yield from reasons(posture)
     for each in agent["credentials"]:

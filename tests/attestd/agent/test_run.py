@@ -15,7 +15,7 @@ import pytest
 from attestd.agent.run import STUCK_SECONDS, pinging
 from attestd.agent.workload.client import WorkloadClient
 from attestd.notify import Notifier
-from tests.attestd.agent.far_side import BUNDLE, FarSide, member_of
+from tests.attestd.agent.far_side import BUNDLE, CHALLENGE, FarSide, member_of
 from tests.attestd.agent.running import PLAIN, Running
 from tests.serving import Agent, Serving
 from tests.tpm.device.leftovers import leftovers
@@ -171,6 +171,17 @@ def test_a_watchdog_hears_nothing_of_a_worker_that_is_stuck(
         assert bool(heard) is pings
 
 
+def test_commands_have_their_turns_at_the_tpm_beside_the_running_agent(
+    running: Running, tmp_path: Path
+) -> None:
+    for number in range(3):
+        running.process.send_signal(signal.SIGHUP)
+        running.agent.attest(tmp_path / str(number), "--agent", "builder", "--format", "x509-svid")
+    assert running.standing()["posture"]["verdict"] == "accepted"
+    assert running.end() < 2
+    assert leftovers(running.agent.tpm) == {}
+
+
 # --- attestd agent status -------------------------------------------------------------------------
 
 
@@ -222,6 +233,32 @@ def test_status_of_a_machine_whose_service_never_answered(software_tpm: Software
         text = agent("status", status=1).stdout
         for part in ("none yet", "http://127.0.0.1:9 (not enrolled)", "unreachable since", "no_answer"):
             assert part in text, text
+
+
+def test_status_does_not_wait_for_an_agent_that_waits_at_the_tpm_for_its_server(
+    shared_tpm: SoftwareTpm, serving: Serving, tmp_path: Path, directory: Path
+) -> None:
+    def drip() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.1)
+            yield b"H"
+
+    with FarSide({BUNDLE: serving.get(BUNDLE), CHALLENGE: drip}) as far:
+        member = member_of(far, Agent(shared_tpm, tmp_path / "state", far.url))
+        with Running(member, directory) as made:
+            while not far.count(CHALLENGE):
+                time.sleep(0.01)
+            start = time.monotonic()
+            text = member("status", status=1).stdout
+            for part in (
+                "in use by the agent",
+                f"runs, pid {made.process.pid}",
+                "unknown",
+                "first attestation",
+            ):
+                assert part in text
+            assert time.monotonic() - start < 10
+            assert made.end() < 2
 
 
 def test_status_waits_for_the_identity(newcomer: Agent, directory: Path) -> None:
