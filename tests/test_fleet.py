@@ -9,13 +9,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from scripts.fleet.fleet import FEW, MANY, affordable
+from attestd.agent.transport import Server
+from scripts.fleet.fleet import FEW, MANY, Fleet, Late, affordable, identities, powered
 from scripts.fleet.rehearsal import Figures
 from scripts.fleet.service import Doings
 from scripts.fleet.starts import modules_in
+from tests.attestd.web.certificates import Authority
+from tests.serving import free_port
+from tpm.swtpm_ca import make_test_ca
 
 ROOT = Path(__file__).parent.parent
 FLEET = [sys.executable, "-m", "scripts.fleet", "--agents", "3"]
@@ -77,7 +82,12 @@ def test_a_rehearsal_leaves_nothing_behind(
 def test_interrupted_it_leaves_nothing_behind_either(tmp_path: Path) -> None:
     directory, before = tmp_path / "tmp", in_memory()
     with subprocess.Popen(
-        FLEET, env=surroundings(directory), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        FLEET,
+        env=surroundings(directory),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as rehearsal:
         assert rehearsal.stdout is not None
         while "agents start" not in rehearsal.stdout.readline():
@@ -87,6 +97,20 @@ def test_interrupted_it_leaves_nothing_behind_either(tmp_path: Path) -> None:
         assert rehearsal.wait(30) == 128 + signal.SIGTERM
     assert list(directory.iterdir()) == []
     assert (running_in(directory), in_memory()) == ([], before)
+
+
+def test_a_try_that_fails_is_counted_and_an_agent_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    server, maker = Server(f"https://127.0.0.1:{free_port()}", Authority(tmp_path).pem), make_test_ca()
+    with TemporaryDirectory(prefix="fleet-", dir=MEMORY) as volatile:
+        fleet = Fleet(tmp_path, Path(volatile), 1, server, maker)
+        (machine,) = fleet.machines
+        with powered(fleet):
+            with pytest.raises(Late, match="does not answer"):
+                fleet.start_agents(within=2.0)
+            assert machine.tries() > 1
+            machine.end_agent()
+            with pytest.raises(Late, match="1 machines without identity"):
+                identities([machine], within=60.0)
 
 
 GOOD = Figures(

@@ -23,7 +23,8 @@ from tests.serving import free_port
 
 RUNS, FIRST_RUNS = 9, 5
 PATIENCE, LOOK = 60.0, 0.001
-_AT_FIRST, _BETWEEN, _OPENING = "its start", "its own work between", "turn at the TPM, opening it, new key"
+_AT_FIRST, _BETWEEN = "start to the first word to the service", "its own work between"
+_OPENING = "turn at the TPM, opening it, new key"
 _DELIVERY = "delivery as files"
 _COMMANDS = {
     0x131: "CreatePrimary",
