@@ -25,6 +25,8 @@ SLICE_SECONDS = 30.0
 """The longest sleep: timers know nothing of a clock that was set."""
 RENEW_AT = 0.5
 """Of a JWT-SVID's life."""
+_KINDS = ("x509", "wit", "jwt")
+"""In the order in which they say whose identity it is."""
 
 Given = TypeVar("Given", X509Given, WitGiven, JwtGiven)
 
@@ -44,8 +46,9 @@ class Supply:
         JWT-SVID for them."""
         self._client = WorkloadClient(path)
         self._agent, self._audiences, self._clock = agent, tuple(audiences), clock
-        kinds = ("x509", "wit", "jwt") if audiences else ("x509", "wit")
+        kinds = _KINDS if audiences else _KINDS[:2]
         self._missing: dict[str, Exception | None] = dict.fromkeys(kinds)
+        self._begun = asyncio.Event()
         self.wallet = Wallet()
         self.turned = asyncio.Event()
 
@@ -116,23 +119,26 @@ class Supply:
                 await anext(answers)
 
     async def _follow(self, kind: str, ask: Callable[[], AsyncIterator[Sequence[Any]]]) -> None:
+        if kind != "x509":
+            await self._begun.wait()
         failures = 0
         while True:
             try:
                 async with aclosing(ask()) as answers:  # type: ignore[type-var]
                     async for given in answers:
                         failures = 0
-                        self._take(kind, self._mine(given))
+                        self._take(kind, self._mine(kind, given))
             except (Refusal, Unreachable) as error:
                 self._miss(kind, error)
             failures += 1
             await asyncio.sleep(_pause(failures))
 
     async def _renew_jwt(self) -> None:
+        await self._begun.wait()
         failures = 0
         while True:
             try:
-                given = self._mine(await self._client.jwt_svids(self._audiences))
+                given = self._mine("jwt", await self._client.jwt_svids(self._audiences))
             except (Refusal, Unreachable) as error:
                 self._miss("jwt", error)
                 failures += 1
@@ -144,33 +150,36 @@ class Supply:
             while (rest := (at - self._clock()) / 1000) > 0:
                 await asyncio.sleep(min(rest, SLICE_SECONDS))
 
-    def _mine(self, given: Sequence[Given]) -> Given:
+    def _mine(self, kind: str, given: Sequence[Given]) -> Given:
         """The default, or the one identity of the agent that is meant: by the operator's hint, or by its name
-        in the SPIFFE ID. Refusal for none or several."""
-        if self._agent is None:
-            return given[0]
-        meant = [each for each in given if _is(self._agent, each)]
-        if len(meant) == 1:
+        in the SPIFFE ID. All kinds are of one identity, the X.509-SVID's where there is one. Refusal for
+        none or several."""
+        known = replace(self.wallet, **dict.fromkeys(_KINDS[_KINDS.index(kind) :])).spiffe_id
+        meant = [each for each in given if known in ("", each.spiffe_id) and _is(self._agent, each)]
+        if len(meant) == 1 or (meant and self._agent is None):
             return meant[0]
         has = ", ".join(each.spiffe_id for each in given)
         which = "several identities are" if meant else "no identity is"
-        detail = f"{which} the agent {self._agent}'s; this program has {has}"
+        whose = f"the agent {self._agent}'s" if self._agent is not None else known
+        detail = f"{which} {whose}; this program has {has}"
         raise Refusal(403, {"code": "permission_denied", "detail": detail})
 
     def _take(self, kind: str, given: X509Given | WitGiven | JwtGiven) -> None:
         self._missing[kind] = None
+        self._begun.set()
         self.wallet = self.wallet.having(given)
         self.turned.set()
 
     def _miss(self, kind: str, error: Exception) -> None:
         self._missing[kind] = error
         if isinstance(error, Refusal):
+            self._begun.set()
             self.wallet = replace(self.wallet, **{kind: None})
         self.turned.set()
 
 
-def _is(agent: str, given: X509Given | WitGiven | JwtGiven) -> bool:
-    return agent in (given.hint, *given.spiffe_id.split("/")[3:])
+def _is(agent: str | None, given: X509Given | WitGiven | JwtGiven) -> bool:
+    return agent is None or agent in (given.hint, *given.spiffe_id.split("/")[3:])
 
 
 def _pause(failures: int) -> float:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
@@ -121,6 +122,24 @@ def test_of_several_identities_the_named_one_is_meant(memory: Path) -> None:
         "no identity is the agent nobody's; this program has spiffe://example.org/agent/telemetry/box" in err
     )
     assert out == ""
+
+
+def test_all_credentials_are_of_one_identity(memory: Path) -> None:
+    first = workload("builder", user=[me()], formats=("jwt-svid", "wit-svid"))
+    second = workload("telemetry", user=[me()], formats=("x509-svid", "jwt-svid"))
+    with serving(first, second) as served:
+        running = run(served, memory, "--audience", AUDIENCE, "--", *TELL)
+        told = running.told()
+        running.end(0)
+        assert "/agent/telemetry/" in told["environ"]["ATTESTD_SPIFFE_ID"]
+        subject = jwt.decode(told["files"]["ATTESTD_JWT_FILE"].strip(), options={"verify_signature": False})[
+            "sub"
+        ]
+        assert subject == told["environ"]["ATTESTD_SPIFFE_ID"]
+        assert "ATTESTD_WIT_FILE" not in told["files"]
+        running = run(served, memory, "--agent", "builder", "--", *TELL)
+        assert running.told()["files"].keys() == {"ATTESTD_WIT_FILE", "ATTESTD_WIT_KEY_FILE"}
+        running.end(0)
 
 
 def test_the_program_has_our_streams_and_the_descriptors_meant_for_it(served: Serving) -> None:
