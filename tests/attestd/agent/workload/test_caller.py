@@ -126,7 +126,7 @@ def test_one_that_has_ended_and_was_not_buried_is_gone(listener: socket.socket) 
         process.communicate()
 
 
-@pytest.mark.parametrize("change", ["deleted", "replaced"])
+@pytest.mark.parametrize("change", ["deleted", "deleted_with_a_link", "replaced"])
 def test_a_program_that_is_no_more_what_its_path_names_has_none(
     change: str, listener: socket.socket, tmp_path: Path
 ) -> None:
@@ -136,7 +136,9 @@ def test_a_program_that_is_no_more_what_its_path_names_has_none(
     process = subprocess.Popen([str(program), "-c", script], stdin=subprocess.PIPE)
     try:
         assert looked_at(process.pid, listener).path == str(program)
-        if change == "deleted":
+        if change == "deleted_with_a_link":
+            os.link(program, f"{program} (deleted)")
+        if change != "replaced":
             program.unlink()
         else:
             os.rename(shutil.copy("/bin/bash", tmp_path / "new"), program)
@@ -237,9 +239,9 @@ def test_a_kernel_that_says_the_process_is_gone_is_believed(code: int, listener:
     assert looked_at(os.getpid(), listener, reference=OSError(code, "gone")).path is None
 
 
-def forged(tmp_path: Path, **files: str) -> Path:
-    """A /proc in which our process looks like this."""
-    folder = tmp_path / "proc" / str(os.getpid())
+def forged(tmp_path: Path, *, pid: int = os.getpid(), **files: str) -> Path:
+    """A /proc in which the process looks like this."""
+    folder = tmp_path / "proc" / str(pid)
     folder.mkdir(parents=True)
     for name, text in {"status": f"Uid:\t1\t{os.getuid()}\t1\t1\n", **files}.items():
         (folder / name).write_text(text)
@@ -252,6 +254,16 @@ STAT = "7 (a) b) S 1 " + " ".join(str(n) for n in range(5, 40))
 def test_the_unit_is_read_of_the_process(listener: socket.socket, tmp_path: Path) -> None:
     proc = forged(tmp_path, stat=STAT, cgroup="0::/system.slice/telemetry.service\n")
     assert looked_at(os.getpid(), listener, proc=proc).unit == "telemetry.service"
+
+
+def test_the_unit_of_one_that_has_ended_is_not_told(listener: socket.socket, tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "600"], stdin=subprocess.PIPE)
+    proc = forged(tmp_path, pid=process.pid, stat=STAT, cgroup="0::/system.slice/telemetry.service\n")
+    assert looked_at(process.pid, listener, proc=proc).unit == "telemetry.service"
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert looked_at(process.pid, listener, proc=proc).unit is None
+    process.communicate()
 
 
 @pytest.mark.parametrize("stat", ["", "7 (a", "7 (a) S 1 2", "\0"])

@@ -457,6 +457,21 @@ def test_connections_without_end_are_one_users_own_trouble(there: Serving) -> No
         time.sleep(0.01)
 
 
+def test_calls_of_one_user_have_an_end_and_others_are_answered(there: Serving) -> None:
+    """Each has begun and says nothing more; the next one of that user is told so at once."""
+    peers = [Peer(there) for _ in range(5)]
+    try:
+        for peer in peers:
+            opened = [peer.open() for _ in range(connections.MAX_STREAMS)]
+            peer.flush()
+        assert peers[-1].status_of(opened[-1]) == "14"
+        if AM_ROOT:
+            assert asked_by(OTHER, there) == {"given": there.shelf.domain.spiffe_id("other")}
+    finally:
+        for peer in peers:
+            peer.sock.close()
+
+
 def test_who_is_there_and_says_nothing_costs_little(there: Serving) -> None:
     before = resident()
     silent = [Peer(there) for _ in range(bounds.CONNECTIONS_OF_USER - 4)]
@@ -473,11 +488,16 @@ def test_who_is_there_and_says_nothing_costs_little(there: Serving) -> None:
 def test_headers_that_are_no_text_end_their_connection_without_a_word(
     there: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The library has no word for them: whatever it raises is neither told nor passed on."""
-    with caplog.at_level(logging.DEBUG), Peer(there) as peer:
-        peer.open(("x", "\u00e9"))
-        peer.flush()
-        assert peer.is_hung_up_on()
+    """The libraries have no word for them: what they raise is neither told nor passed on."""
+    with caplog.at_level(logging.DEBUG):
+        with Peer(there) as peer:
+            peer.open(("x", "\u00e9"))
+            peer.flush()
+            assert peer.is_hung_up_on()
+        with Peer(there) as peer:
+            peer.open(("x-bin", "A"))
+            peer.flush()
+            assert is_well(there)
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
