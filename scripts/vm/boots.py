@@ -1,6 +1,7 @@
 """What has to hold, boot by boot? One device, started in five ways."""
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,11 +49,11 @@ def tell(world: World) -> None:
 def first_boot(world: World, image: Image) -> Identity:
     world.report.begin("boot 1", "a new device: systemd enrols it, attests, and hands out its identity")
     with world.boot("boot 1", image) as console:
+        device = _admit(world)
         spiffe_id, user = _svid(console, world)
-        device = world.service.devices()[0]["device_id"]
         world.report.say(f"user {user} is {spiffe_id}")
         world.report.check(
-            "enrolled and attested by systemd alone; an unprivileged program fetched its SVID",
+            "approved, it attests by itself; a program without rights fetched its SVID",
             spiffe_id == f"spiffe://example.org/agent/telemetry/{device}" and user != "0",
             spiffe_id,
         )
@@ -113,6 +114,21 @@ def released_image(world: World, old: Image, first: Identity) -> None:
     world.report.begin("boot 6", "the new image once more")
     with world.boot("boot 6", new) as console:
         _check_volume(world, console, opened=True)
+
+
+def _admit(world: World) -> str:
+    """What an operator does when a new device waits; its identifier."""
+    end = time.monotonic() + _IDENTITY_SECONDS
+    while not (devices := world.service.devices()):
+        if time.monotonic() > end:
+            raise Disappointed("no device has enrolled")
+        time.sleep(2)
+    device = str(devices[0]["device_id"])
+    world.report.check(
+        "systemd alone enrolled it; it waits for its operator", devices[0]["state"] == "pending"
+    )
+    world.service.operate("device", "approve", device)
+    return device
 
 
 def _svid(console: Console, world: World) -> tuple[str, str]:

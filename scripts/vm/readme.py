@@ -1,7 +1,7 @@
 """Is what the README promises of a new device true? Its commands are followed, as they stand there.
 
-The first indented block of the section belongs to two parties, and says by comments which lines are whose:
-"# on the service" and "# on the device". Words in capitals are what a reader fills in.
+The first indented block of the section belongs to two parties; a comment with "on the service" or "on the
+device" says whose a line and those behind it are. Words in capitals are what a reader fills in.
 """
 
 import os
@@ -40,7 +40,7 @@ def steps(filled_in: Mapping[str, str], text: str | None = None) -> tuple[Step, 
 def _commands(lines: Iterator[str]) -> Iterator[Step]:
     party = "device"
     for line in lines:
-        if turn := _PARTY.match(line):
+        if turn := _PARTY.search(line):
             party = turn[1]
         command = re.sub(r"(?:^|\s+)# .*", "", line)
         if not command.strip():

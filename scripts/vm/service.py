@@ -124,7 +124,6 @@ def _set_up(directory: Path, maker: x509.Certificate) -> Service:
     path = directory / "attestd.toml"
     configuration: Any = tomlkit.parse(path.read_text())
     configuration["external_url"] = URL
-    configuration["admission"]["auto_admit"] = True
     configuration["tls"] |= {"certificate": str(service.tls.chain), "key": str(service.tls.key)}
     resources = tomlkit.aot()
     resources.append(tomlkit.item({"audience": AUDIENCE, "jwks": f"file:{directory}/resource.jwks"}))

@@ -14,11 +14,11 @@ README = f"""\
 
 What it is.
 
-    # on the service
-    attestd policy apply gateway.toml       # what is good
+    apt install ./attestd_*.deb             # on the device
+    attestd policy apply gateway.toml       # on the service: what is good
+    attestd check
 
     # on the device
-    apt install ./attestd_*.deb
     attestd agent join https://attestd.example.org \\
         --root-sha256 FINGERPRINT           # of its CA
     cat >/etc/attestd/agent.toml <<'EOF'
@@ -37,8 +37,9 @@ And then:
 
 def test_commands_come_in_order_with_their_place_and_without_their_comments() -> None:
     assert steps({"FINGERPRINT": "ab12"}, README) == (
-        Step("service", "attestd policy apply gateway.toml"),
         Step("device", "apt install ./attestd_*.deb"),
+        Step("service", "attestd policy apply gateway.toml"),
+        Step("service", "attestd check"),
         Step("device", "attestd agent join https://attestd.example.org --root-sha256 ab12"),
         Step(
             "device",
