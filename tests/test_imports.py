@@ -18,6 +18,7 @@ GROUND = (
     "tpm.errors",
     "attestd.addresses",
     "attestd.clock",
+    "attestd.notify",
     "attestd.spiffe",
     "attestd.tables",
     "attestd.wire",
@@ -69,6 +70,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # attestd: the ground that agent and service share
     "attestd.addresses": (),
     "attestd.clock": (),
+    "attestd.notify": (),
     "attestd.spiffe": ("tpm.errors",),
     "attestd.wire": ("tpm.errors",),
     "attestd.tables": ("tpm.errors", "attestd.clock"),
@@ -293,7 +295,7 @@ def test_an_import_along_the_map_is_accepted(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("start", "foreign"),
     [
-        ("attestd.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg", "jwt"}),
+        ("attestd.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg"}),
         ("attestd.agent.auth.session", {"requests", "httpx", "httpx2", "anyio"}),
         ("attestd.agent.auth.requests", {"httpx", "httpx2", "anyio"}),
         ("attestd.agent.auth.httpx", {"requests", "httpx2"}),

@@ -5,12 +5,13 @@ Each step is harmless to do again and leaves whole files: a machine whose power 
 anew and ends as the same device.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable
 from attestd.agent.home import Home
+from attestd.agent.renewal import Renewed
 from attestd.agent.rounds import Rounds
 from attestd.agent.schedule import Regime
 from attestd.agent.settings import Callers, Settings, Workload
@@ -62,8 +63,8 @@ def join(
         )
     rounds = Rounds(home, clock=clock, say=say)
     workloads = [_to_show(each) for each in settings.workloads]
-    told: str | None = None
-    pause = FIRST_PAUSE
+    said: str | None = None
+    pauses = _pauses()
     while True:
         try:
             renewed = rounds.run(settings, workloads)
@@ -71,24 +72,34 @@ def join(
         except (Refusal, Unreachable) as error:
             trouble = trouble_of(error)
             _keep(home, trouble, settings.workloads, now=clock())
-            if not wait or not (
-                trouble.regime is Regime.PENDING or (told and trouble.regime is Regime.OUTAGE)
-            ):
+            # A service that is away in between is waited for as well; a wrong address shows at once.
+            waits = {Regime.PENDING} if said is None else {Regime.PENDING, Regime.OUTAGE}
+            if not wait or trouble.regime not in waits:
                 raise
-            if told != trouble.code:
-                told = trouble.code
+            if said != trouble.code:
+                said = trouble.code
                 say(_waiting(home, trouble))
-        sleep(pause)
-        pause = min(LONGEST_PAUSE, pause * 1.5)
+        sleep(next(pauses))
     home.state.keep_last(last_outcome(None, renewed.policy, settings.workloads, now=clock()))
-    found, _ = home.state.enrolment()
+    return _joined(home, renewed)
+
+
+def _joined(home: Home, renewed: Renewed) -> Joined:
+    membership, _ = home.state.enrolment()
     identities = {
         agent: svid.spiffe_id
         for agent, held in renewed.held.items()
         for svid in (held.x509 or held.wit or held.jwt,)
         if svid is not None
     }
-    return Joined(found, renewed.policy, identities, renewed.withheld)
+    return Joined(membership, renewed.policy, identities, renewed.withheld)
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(LONGEST_PAUSE, pause * 1.5)
 
 
 def _to_show(workload: Workload) -> Workload:
