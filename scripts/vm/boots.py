@@ -161,9 +161,9 @@ def _names_line(why: str) -> bool:
 
 def _check_refused(world: World, console: Console, register: str, code: str) -> None:
     """The agent says so on the console by itself, and `agent status` says it to whoever asks."""
-    found = console.said(rf"attestd\[\d+\]: .*{register}.*", within=_IDENTITY_SECONDS)
-    world.report.say(found[0] if found else "the console named no register")
-    world.report.check("refused, and the console names register and event", found is not None)
+    found = console.said(rf"attestd\[\d+\]: ({code} {register}, event \d+.*)", within=_IDENTITY_SECONDS)
+    world.report.say(found[1] if found else "the console named no event")
+    world.report.check("refused, and the console names register, event and artefact", found is not None)
     status = console.run("attestd agent status --json").text
     world.report.check(f"`attestd agent status` says {code}", code in status, status)
 
