@@ -94,13 +94,13 @@ class Demands:
         self._settings = settings
 
     def kept_jwt_svid(self, agent: str, audiences: tuple[str, ...], *, now: int) -> JwtSvid | None:
-        """One that is there and fresh. Misconfigured for what no workload of this machine has."""
+        """One that is there and fresh; none for an agent that holds nothing any more. Misconfigured for what
+        no workload of this machine has."""
         self._check(self._workload(agent), audiences, form="jwt-svid")
-        svid = self._svids.fresh((agent, audiences), now)
-        bundle = self._holdings().bundle
-        if svid is None or (bundle is not None and not _vouched(svid, bundle)):
+        svid, picture = self._svids.fresh((agent, audiences), now), self._holdings()
+        if svid is None or agent not in picture.held:
             return None
-        return svid
+        return svid if picture.bundle is None or _vouched(svid, picture.bundle) else None
 
     def jwt_svid(self, agent: str, audiences: tuple[str, ...]) -> JwtSvid:
         """A new one. Refusal, Unreachable, DeviceError or Misconfigured."""
@@ -110,7 +110,7 @@ class Demands:
     def kept_token(self, asked: Asked, *, now: int) -> AccessToken | None:
         """As `kept_jwt_svid`."""
         self._check(self._workload(asked.agent), (asked.audience,))
-        return self._tokens.fresh(asked, now)
+        return self._tokens.fresh(asked, now) if asked.agent in self._holdings().held else None
 
     def access_token(self, asked: Asked) -> AccessToken:
         """As `jwt_svid`."""

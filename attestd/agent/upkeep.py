@@ -91,6 +91,7 @@ class Upkeep:
         if now < self._seen - BACKWARDS_MS:
             self._say(f"the clock went back by {(self._seen - now) // 1000} seconds; beginning anew")
             self._tries = replace(self._tries, times=())
+            self._withheld_until.clear()
             self._round_at = now
         self._seen = now
         if self._wished is not self._settings:

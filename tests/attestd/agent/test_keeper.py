@@ -172,6 +172,23 @@ def test_a_key_that_was_retired_ends_what_is_kept(here: World) -> None:
     running(keeper, work)
 
 
+def test_of_a_banned_machine_nothing_that_was_kept_is_given(here: World) -> None:
+    keeper = keeper_of(here)
+
+    async def work() -> None:
+        assert (await keeper.jwt_svid("builder", A)).audiences == A
+        here.deployment.operate("device", "ban", here.device_ids[0])
+        seen = keeper.holdings
+        keeper.reconfigure(replace(here.settings))
+        while seen.held:
+            seen = await keeper.changed(seen)
+        error = await refused(keeper.jwt_svid("builder", A))
+        assert isinstance(error, Refusal)
+        assert error.code == "device_banned"
+
+    running(keeper, work)
+
+
 def test_what_failed_is_not_asked_for_again_at_once_and_callers_do_not_starve_the_rounds(here: World) -> None:
     keeper = keeper_of(here)
 

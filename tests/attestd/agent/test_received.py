@@ -104,6 +104,7 @@ BAD_TOKENS: dict[str, Callable[[Part, str], Part]] = {
     "under a key that is not in the bundle": lambda part, form: token(part, form, header={"kid": "other"}),
     "without an end": lambda part, form: token(part, form, exp=None),
     "with an end that is no number": lambda part, form: token(part, form, exp="tomorrow"),
+    "with an end that is no whole number": lambda part, form: token(part, form, exp=now_ms() / 1000 + 60),
     "with an end that is true": lambda part, form: token(part, form, exp=True),
     "for a month": lambda part, form: token(part, form, exp=now_ms() // 1000 + LONGEST_MS // 1000 + 60),
     "that has ended": lambda part, form: token(part, form, exp=now_ms() // 1000 - 1),

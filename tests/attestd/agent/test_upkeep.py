@@ -524,6 +524,18 @@ def test_a_clock_that_was_set_back_does_not_stop_the_renewals(here: World, runni
     assert here.weather.count(ATTEST) == rounds + 2
 
 
+def test_a_clock_that_was_ahead_withholds_nothing_for_longer(here: World) -> None:
+    here.settings = replace(here.settings, workloads=(workload("stranger"), BUILDER))
+    here.weather.clock = type(here.clock)(here.clock.now)
+    here.clock.now += 4 * MINUTE
+    upkeep = here.boot()
+    upkeep.work()
+    assert here.weather.refused == ["not_entitled"]
+    here.clock.now -= 4 * MINUTE
+    upkeep.work()
+    assert here.weather.refused == ["not_entitled"] * 2
+
+
 def test_a_clock_that_is_off_is_said_and_nothing_that_is_not_valid_is_held(here: World) -> None:
     upkeep = here.boot()
     service = here.clock.now
