@@ -68,6 +68,11 @@ def token(part: Part, form: str, *, header: Told | None = None, **claims: Any) -
     return changed(part, form, token=".".join([*spelled, text.split(".")[2]]))
 
 
+def named(part: Part, form: str, identity: str) -> Part:
+    """The same token of another identity, and told so."""
+    return changed(token(part, form, sub=identity), form, spiffe_id=identity)
+
+
 def test_what_was_asked_for_is_held_with_its_key(part: Part, bundle: Bundle) -> None:
     held = read(part, bundle)
     assert held.x509.spiffe_id == held.wit.spiffe_id == held.jwt.spiffe_id
@@ -98,9 +103,7 @@ def test_times_are_this_machines_to_judge(part: Part, bundle: Bundle) -> None:
 ELSEWHERE = "spiffe://elsewhere.example.org/agent/builder/x"
 BAD_TOKENS: dict[str, Callable[[Part, str], Part]] = {
     "of another identity": lambda part, form: token(part, form, sub="spiffe://example.org/agent/x"),
-    "of another trust domain": lambda part, form: changed(
-        token(part, form, sub=ELSEWHERE), form, spiffe_id=ELSEWHERE
-    ),
+    "of another trust domain": lambda part, form: named(part, form, ELSEWHERE),
     "under a key that is not in the bundle": lambda part, form: token(part, form, header={"kid": "other"}),
     "without an end": lambda part, form: token(part, form, exp=None),
     "with an end that is no number": lambda part, form: token(part, form, exp="tomorrow"),
@@ -111,8 +114,8 @@ BAD_TOKENS: dict[str, Callable[[Part, str], Part]] = {
     "of two parts": lambda part, form: changed(part, form, token="a.b"),
     "that is no token": lambda part, form: changed(part, form, token=7),
     "that is not ASCII": lambda part, form: changed(part, form, token="é.é.é"),
-    "of an identity that is none": lambda part, form: changed(part, form, spiffe_id="https://example.org"),
-    "of a trust domain itself": lambda part, form: changed(part, form, spiffe_id="spiffe://example.org"),
+    "of an identity that is none": lambda part, form: named(part, form, "https://example.org/agent"),
+    "of a trust domain itself": lambda part, form: named(part, form, "spiffe://example.org"),
     "without an identity": lambda part, form: changed(part, form, spiffe_id=None),
 }
 
