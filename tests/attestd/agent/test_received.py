@@ -2,7 +2,7 @@
 
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,23 +23,28 @@ from attestd.clock import now_ms
 from attestd.issue.authority import create_authority, serial_number
 from tests.attestd.agent.simulated import workload
 from tests.serving import Agent, Serving
+from tpm.swtpm import SoftwareTpm
 
 AUDIENCES = ("https://a.example.org", "https://b.example.org")
 FORMATS = ("x509-svid", "wit-svid", "jwt-svid")
 Told = dict[str, Any]
 
 
-@pytest.fixture
-def machine(agent: Agent) -> Machine:
-    return Machine.enrolled(agent.tpm.tcti, agent.state)
+@pytest.fixture(scope="module")
+def machine(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One machine for all: what it was given is only read."""
+    with SoftwareTpm() as tpm:
+        made = Agent(tpm, tmp_path_factory.mktemp("machine") / "state", serving.url)
+        made.enroll()
+        yield Machine.enrolled(tpm.tcti, made.state)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bundle(machine: Machine) -> Bundle:
     return fetch_bundle(machine.server)[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def part(machine: Machine) -> Part:
     return machine.attest(Wanted("builder", FORMATS, "software", AUDIENCES, ())).parts[0]
 
