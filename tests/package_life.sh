@@ -133,7 +133,7 @@ dpkg --force-unsafe-io -i /shared/next.deb
 systemctl is-enabled $UNITS
 systemctl start attestd.service attestd-agent.service
 attestd agent status --wait 30
-state | head -n 1
+sha256sum /var/lib/attestd-agent/enrollment.json
 
 ## purge
 dpkg -P attestd
