@@ -1,7 +1,8 @@
 """What does the Workload API cost a local program, beside a plain gRPC service of the same library?
 
-Both answer a stream's first message of the same size, each in a process of its own, to the same client: one
-that fetches once, as most do. What ours does besides is to know who asks and to give nobody too much.
+Both answer a stream's first message, the same one, in one process, so that what slows one slows the other;
+the client is the same, too: it fetches once, as most do. What ours does besides is to know who asks and to
+give nobody too much.
 """
 
 import asyncio
@@ -9,8 +10,8 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 
 from attestd.agent.settings import Settings
+from attestd.agent.workload.answers import x509_svids
 from attestd.agent.workload.messages import FETCH_X509_SVID, SECURITY_HEADER
 from attestd.agent.workload.server import serve
 from attestd.clock import now_ms
@@ -31,16 +33,12 @@ CONNECTIONS = 600
 WARM_UP = 50
 BOUND = 1.3
 
-Fetch = Callable[[Channel], Awaitable[bytes]]
-
 
 def rows() -> Iterator[Row]:
     """A fetch on a kept connection, how many of them a second, and the first byte on a new one."""
     with tempfile.TemporaryDirectory(prefix="attestd-bench-") as work, ExitStack() as stack:
         ours, echo = (Path(work) / name for name in ("ours.sock", "echo.sock"))
-        stack.enter_context(_running(_serve_ours, ours))
-        message = asyncio.run(_message(ours))
-        stack.enter_context(_running(_serve_echo, echo, message))
+        stack.enter_context(_running(ours, echo))
         kept = asyncio.run(_fetches(ours, echo))
         row = Row.beside("workload API: X.509-SVID, kept connection", *kept, bound=BOUND)
         yield row
@@ -52,11 +50,6 @@ def rows() -> Iterator[Row]:
 
 def _rate(values: list[float]) -> int:
     return int(len(values) * 1_000_000 / sum(values))
-
-
-async def _message(path: Path) -> bytes:
-    async with Channel(path=str(path)) as channel:
-        return await _fetch(channel)
 
 
 async def _fetch(channel: Channel) -> bytes:
@@ -103,13 +96,13 @@ async def _in_turn(
 
 
 @contextmanager
-def _running(target: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """A server in a process of its own, from when its socket is there."""
-    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments, daemon=True)
+def _running(ours: Path, echo: Path) -> Iterator[None]:
+    """Both servers, from when their sockets are there."""
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(ours, echo), daemon=True)
     process.start()
     try:
         until = time.monotonic() + 30
-        while not arguments[0].exists() and process.is_alive() and time.monotonic() < until:
+        while not (ours.exists() and echo.exists()) and process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.1)
         yield
@@ -118,42 +111,33 @@ def _running(target: Callable[..., None], *arguments: Any) -> Iterator[None]:
         process.join(10)
 
 
-def _serve_ours(path: Path) -> None:
+class Echo:
+    """One method, which says this message and waits."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    async def say(self, stream: Stream[Any, Any]) -> None:
+        await stream.recv_message()
+        await stream.send_message(self._message)
+        await asyncio.Event().wait()
+
+    def __mapping__(self) -> dict[str, Handler]:
+        call = FETCH_X509_SVID
+        return {call.path: Handler(self.say, Cardinality.UNARY_STREAM, call.request, call.response)}
+
+
+def _serve(ours: Path, echo: Path) -> None:
+    telemetry = workload("telemetry", user=[str(os.getuid())])
+    domain = Domain.new()
+    holdings = domain.holdings(telemetry, until=now_ms() + HOUR)
+    raw = x509_svids((telemetry,), holdings, now_ms()).raw
+
     async def main() -> None:
-        telemetry = workload("telemetry", user=[str(os.getuid())])
-        domain = Domain.new()
-        shelf = Shelf(domain, holdings=domain.holdings(telemetry, until=now_ms() + HOUR))
-        async with serve(shelf, Settings(socket=path, workloads=(telemetry,)), now=now_ms):
+        shelf = Shelf(domain, holdings=holdings)
+        plain = Server([Echo(FETCH_X509_SVID.response.FromString(raw))])
+        async with serve(shelf, Settings(socket=ours, workloads=(telemetry,)), now=now_ms):
+            await plain.start(path=str(echo))
             await asyncio.Event().wait()
 
     asyncio.run(main())
-
-
-def _serve_echo(path: Path, message: bytes) -> None:
-    class Echo:
-        """One method, which says this message and waits."""
-
-        async def say(self, stream: Stream[Any, Any]) -> None:
-            await stream.recv_message()
-            await stream.send_message(FETCH_X509_SVID.response.FromString(message))
-            await asyncio.Event().wait()
-
-        def __mapping__(self) -> dict[str, Handler]:
-            call = FETCH_X509_SVID
-            return {call.path: Handler(self.say, Cardinality.UNARY_STREAM, call.request, call.response)}
-
-    async def main() -> None:
-        server = Server([Echo()])
-        async with _started(server, path):
-            await asyncio.Event().wait()
-
-    asyncio.run(main())
-
-
-@asynccontextmanager
-async def _started(server: Server, path: Path) -> AsyncIterator[None]:
-    await server.start(path=str(path))
-    try:
-        yield
-    finally:
-        server.close()

@@ -16,12 +16,12 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 SO_PEERGROUPS = 59
 SO_PEERPIDFD = 77
 _CREDENTIALS = struct.Struct("iII")
+_MOST_READ = 16 * 1024
 _MOST_GROUPS = 256
 """That one system call of Python's brings."""
 
@@ -59,7 +59,7 @@ def credentials(connection: Connected) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def identify(connection: Connected, *, proc: Path = Path("/proc")) -> Caller:
+def identify(connection: Connected, *, proc: str = "/proc") -> Caller:
     """The caller. OSError where this is no Unix socket."""
     pid, uid, gid = credentials(connection)
     groups = frozenset({gid, *_supplementary(connection)})
@@ -67,12 +67,12 @@ def identify(connection: Connected, *, proc: Path = Path("/proc")) -> Caller:
     if process is None:
         return Caller(pid, uid, groups)
     try:
-        folder = proc / str(pid)
-        before = _started(folder)
+        folder = f"{proc}/{pid}"
         # Where the reference was made from the number: another user's process is another one.
         same = process.is_callers or _owner(folder) == uid
         unit, path = _unit(folder), _program(folder)
-        if before is None or _started(folder) != before or not same or process.has_ended():
+        # As long as the process lives, its number means no other one: all was read of it.
+        if not same or process.has_ended():
             return Caller(pid, uid, groups)
         return Caller(pid, uid, groups, unit, path)
     finally:
@@ -133,37 +133,38 @@ def _process(connection: Connected, pid: int) -> _Process | None:
     return None
 
 
-def _started(folder: Path) -> int | None:
-    """When the process began, in clock ticks since the boot (proc_pid_stat(5), field 22)."""
+def _owner(folder: str) -> int | None:
+    """The user that the process acts as now (proc_pid_status(5))."""
     with suppress(OSError, ValueError, IndexError):
-        # The program's own name is in parentheses and may hold anything.
-        return int((folder / "stat").read_bytes().rpartition(b")")[2].split()[19])
-    return None
-
-
-def _owner(folder: Path) -> int | None:
-    """The user that the process acts as now."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in (folder / "status").read_bytes().splitlines():
+        for line in _read(f"{folder}/status").splitlines():
             if line.startswith(b"Uid:"):
                 return int(line.split()[2])
     return None
 
 
-def _unit(folder: Path) -> str | None:
+def _unit(folder: str) -> str | None:
     with suppress(OSError, ValueError):
-        return unit_of((folder / "cgroup").read_text(encoding="utf-8"))
+        return unit_of(_read(f"{folder}/cgroup").decode())
     return None
 
 
-def _program(folder: Path) -> str | None:
+def _program(folder: str) -> str | None:
     """The path of the program, if the file that runs is the one that is there now as we see it: a process
     may have put another file over the name in a mount namespace of its own."""
     with suppress(OSError, ValueError):
-        link = folder / "exe"
+        link = f"{folder}/exe"
         path = os.readlink(link)
         if path.startswith("/") and not path.endswith(_DELETED):
             running, there = os.stat(link), os.stat(path)
             if (running.st_dev, running.st_ino) == (there.st_dev, there.st_ino):
                 return path
     return None
+
+
+def _read(path: str) -> bytes:
+    """A file that the kernel makes when it is read, in one piece."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _MOST_READ)
+    finally:
+        os.close(descriptor)

@@ -168,15 +168,27 @@ def _spiffe_ids(held: Held | None) -> set[str]:
 
 
 class Methods(dict[str, Method]):
-    """A connection's methods by path. Any other path is answered, too, as gRPC says it: the library's own
-    answer is one that clients cannot read."""
+    """A connection's methods by path, each made when it is first asked for. Any other path is answered, too,
+    as gRPC says it: the library's own answer is one that clients cannot read."""
 
-    def __init__(self, served: Served, known: Mapping[str, Method]) -> None:
-        super().__init__(known)
-        self._unknown = served.unimplemented()
+    def __init__(
+        self,
+        served: Served,
+        once: Mapping[str, tuple[Call, Answering]],
+        followed: Mapping[str, tuple[Call, Reading]],
+    ) -> None:
+        super().__init__()
+        self._served, self._once, self._followed = served, once, followed
 
     def get(self, path: str, default: Any = None) -> Any:
-        return super().get(path, self._unknown)
+        if path not in self:
+            if path in self._followed:
+                self[path] = self._served.follow(*self._followed[path])
+            elif path in self._once:
+                self[path] = self._served.once(*self._once[path])
+            else:
+                return self._served.unimplemented()
+        return self[path]
 
 
 def _check_header(stream: ServerStream) -> None:

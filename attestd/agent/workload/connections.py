@@ -96,7 +96,6 @@ class Listener(Server):
     def __init__(self, admit: Admit) -> None:
         super().__init__([], codec=ReadyCodec())
         self._admit = admit
-        self._h2_config = H2Configuration(client_side=False, header_encoding="ascii")
         self._open: dict[ServedConnection, Callable[[], None]] = {}
 
     def _protocol_factory(self) -> H2Protocol:

@@ -29,19 +29,22 @@ from tpm.errors import AttestationError
 MAX_NAMES = 16
 """Audiences or scopes of one request."""
 MAX_TEXT = 16 * 1024
-_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
-"""A token of HTTP (RFC 9110, section 9.1)."""
-
-
-def methods(served: Served) -> Methods:
-    """All calls of both services for one caller, by path."""
-    following = (
+_FOLLOWED = {
+    call.path: (call, reading)
+    for call, reading in (
         (messages.FETCH_X509_SVID, answers.x509_svids),
         (messages.FETCH_X509_BUNDLES, answers.x509_bundles),
         (messages.FETCH_JWT_BUNDLES, answers.jwt_bundles),
         (messages.FETCH_WIT_SVID, answers.wit_svids),
         (messages.FETCH_WIT_BUNDLES, answers.wit_bundles),
     )
+}
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+"""A token of HTTP (RFC 9110, section 9.1)."""
+
+
+def methods(served: Served) -> Methods:
+    """All calls of both services for one caller, by path."""
     made = Made(served)
     once = (
         (messages.FETCH_JWT_SVID, made.jwt_svids),
@@ -49,8 +52,7 @@ def methods(served: Served) -> Methods:
         (messages.FETCH_ACCESS_TOKEN, made.access_token),
         (messages.PROVE, made.proof),
     )
-    known = {call.path: served.follow(call, reading) for call, reading in following}
-    return Methods(served, known | {call.path: served.once(call, answering) for call, answering in once})
+    return Methods(served, {call.path: (call, answering) for call, answering in once}, _FOLLOWED)
 
 
 class Made:
