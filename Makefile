@@ -1,12 +1,13 @@
 # Each target sets up what it needs; a second run starts at once.
 PYTHON := .venv/bin/python
 
-.PHONY: help install demo test test-vm check bench fuzz fleet deb lock
+.PHONY: help install demo test test-package test-vm check bench fuzz fleet deb lock
 
 help:
 	@echo "make demo     set everything up, then show one machine let in and one refused"
 	@echo "make test     set everything up, then run the tests (at most six minutes)"
 	@echo "make test-vm  boot a small Debian with Secure Boot in QEMU, five times (up to half an hour)"
+	@echo "make test-package  try the Debian package's life on a clean Debian with systemd (up to six minutes)"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    measure against bare cryptography, as ratios"
 	@echo "make fuzz     a million hostile inputs for every parser (ARGS='--rounds N TARGET' for fewer)"
@@ -26,6 +27,9 @@ test: install
 
 test-vm: install
 	@$(PYTHON) -m scripts.vm $(ARGS)
+
+test-package: install
+	@$(PYTHON) -m pytest tests/package_life.py -q -s
 
 check: install
 	@.venv/bin/ruff check .

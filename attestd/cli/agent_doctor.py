@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,15 @@ from attestd.agent.doctor.check import Check, Unread, made
 from attestd.agent.doctor.checks import checks
 from attestd.agent.settings import Settings
 from attestd.cli.agent_settings import said_instead, settings_file, settings_from, settings_options
-from attestd.cli.failures import Failure, Unusable
+from attestd.cli.failures import Failure
 from attestd.cli.output import json_option, print_object
 from attestd.clock import now_ms
-
-_DIGITS = 64
 
 
 @click.command("doctor")
 @settings_options
-@click.option(
-    "--root-sha256",
-    "root",
-    metavar="HEX",
-    help="SHA-256 of the server's root certificate, as its operator gave it to you, instead of --ca.",
-)
 @json_option
-def command(root: str | None, as_json: bool, **given: Any) -> None:
+def command(as_json: bool, **given: Any) -> None:
     """Look at everything that an identity rests on: TPM, logs, clock, service, rights, settings. Changes
     nothing; exit 1 if something FAILs."""
     source: Path | Unread | None = settings_file(given["config"])
@@ -38,8 +30,6 @@ def command(root: str | None, as_json: bool, **given: Any) -> None:
         source = settings
         instead = {name: value for name, value in given.items() if name != "config"}
         settings = said_instead(Settings(), **instead)
-    if root is not None:
-        settings = _pinned(settings, root, given["ca"])
     tell(checks(settings, now=now_ms, source=source), as_json=as_json)
 
 
@@ -60,13 +50,3 @@ def line_of(check: Check) -> str:
     word = "FAIL" if check.verdict == "fail" else check.verdict
     fix = f"; {check.fix}" if check.fix else ""
     return f"{word:<5} {check.name:<15} {check.found}{fix}"
-
-
-def _pinned(settings: Settings, root: str, ca: Path | None) -> Settings:
-    """Unusable for what cannot be meant."""
-    root = root.replace(":", "").lower()
-    if ca is not None:
-        raise Unusable("--ca and --root-sha256 both name whom to trust; keep one")
-    if len(root) != _DIGITS or set(root) - set("0123456789abcdef"):
-        raise Unusable("--root-sha256 is no SHA-256: write its 64 hex digits")
-    return replace(settings, ca=None, root_sha256=root)

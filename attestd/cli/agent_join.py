@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from attestd.agent.doctor.checks import JOINING, checks
 from attestd.agent.errors import Refusal, plain
 from attestd.agent.home import Home
 from attestd.agent.join import Joined, join, named
@@ -19,28 +20,19 @@ from attestd.agent.state import State
 from attestd.agent.transport import Server
 from attestd.agent.trouble import AnotherTpm, trouble_of
 from attestd.cli import failures
+from attestd.cli.agent_doctor import line_of
 from attestd.cli.agent_options import check_name, reported
 from attestd.cli.agent_settings import settings_from, settings_options
 from attestd.cli.agent_status import reasons
 from attestd.clock import now_ms
 
-_FINGERPRINT_DIGITS = 64
-
 
 @click.command("join")
 @click.argument("url", metavar="URL")
 @settings_options
-@click.option(
-    "--root-sha256",
-    "root",
-    metavar="HEX",
-    help="SHA-256 of the server's root certificate, as its operator gave it to you, instead of --ca.",
-)
 @click.option("--agent", "agents", multiple=True, metavar="NAME", help="Show this agent's identity too.")
 @click.option("--wait/--no-wait", default=True, help="Whether to wait until an operator admits this machine.")
-def command(
-    url: str, root: str | None, agents: tuple[str, ...], wait: bool, server: str | None, **given: Any
-) -> None:
+def command(url: str, agents: tuple[str, ...], wait: bool, server: str | None, **given: Any) -> None:
     """Make this machine a device of the service at URL and see it accepted. Harmless to do again.
 
     What is trusted of the server, --ca or --root-sha256, is kept for the agent.
@@ -48,8 +40,9 @@ def command(
     if server not in (None, url):
         raise failures.Unusable(f"{url} and --server {server} are two services; name one")
     named_ca: Path | None = given["ca"]
-    settings = _settings(url, root, agents, given)
+    settings = _settings(url, agents, given)
     state = State(settings.state)
+    _check(settings)
     with reported():
         _keep_trust(url, state, settings, ca=named_ca)
         home = Home(settings.tpm, state, lambda where: Server(where, settings.ca or state.ca()))
@@ -68,21 +61,26 @@ def command(
         raise SystemExit(1)
 
 
-def _settings(url: str, root: str | None, agents: tuple[str, ...], given: dict[str, Any]) -> Settings:
+def _settings(url: str, agents: tuple[str, ...], given: dict[str, Any]) -> Settings:
     """The settings with what this command says instead. Unusable for what cannot be meant."""
     settings = settings_from(server=url, **given)
-    if root is not None:
-        root = root.replace(":", "").lower()
-        if given["ca"] is not None:
-            raise failures.Unusable("--ca and --root-sha256 both name whom to trust; keep one")
-        if len(root) != _FINGERPRINT_DIGITS or set(root) - set("0123456789abcdef"):
-            raise failures.Unusable("--root-sha256 is no SHA-256: write its 64 hex digits")
-        settings = replace(settings, ca=None, root_sha256=root)
     for agent in agents:
         check_name(agent)
     known = {each.agent for each in settings.workloads}
     asked = tuple(named(agent) for agent in dict.fromkeys(agents) if agent not in known)
     return replace(settings, workloads=(*settings.workloads, *asked))
+
+
+def _check(settings: Settings) -> None:
+    """Shows what an identity rests on. Failure where something of it is missing, Unreachable where that is
+    the service alone."""
+    failed = []
+    for check in checks(settings, now=now_ms, groups=JOINING):
+        click.echo(line_of(check), err=True)
+        failed += [check.name] if check.verdict == "fail" else []
+    if failed:
+        kind = failures.Unreachable if failed == ["server"] else failures.Failure
+        raise kind(f"not joined: mend what FAILs ({', '.join(failed)}) and do it again")
 
 
 def _keep_trust(url: str, state: State, settings: Settings, *, ca: Path | None) -> None:

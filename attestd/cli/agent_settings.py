@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any, TypeVar
 import click
 
 from attestd.agent.settings import DEFAULT_FILE, DEFAULT_TPM, Settings, load_settings
+from attestd.cli.failures import Unusable
 from attestd.config import environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _CONFIG = "ATTESTD_AGENT_CONFIG"
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 def settings_options(command: Command) -> Command:
-    """Gives the command `config`, `server`, `ca`, `tpm` and `state`, for `settings_from`."""
+    """Gives the command `config`, `server`, `ca`, `root_sha256`, `tpm` and `state`, for `settings_from`."""
     file = click.Path(dir_okay=False, path_type=Path)
     there = click.Path(exists=True, dir_okay=False, path_type=Path)
     folder = click.Path(file_okay=False, path_type=Path)
@@ -33,6 +36,12 @@ def settings_options(command: Command) -> Command:
             "--tpm",
             metavar="TCTI",
             help="The TPM; else as the settings say, ATTESTD_TPM, or the system's.",
+        ),
+        click.option(
+            "--root-sha256",
+            metavar="HEX",
+            callback=_fingerprint,
+            help="SHA-256 of the server's root certificate, as its operator gave it to you, instead of --ca.",
         ),
         click.option(
             "--ca", type=there, metavar="FILE", help="PEM of the CA that the server's certificate is from."
@@ -51,22 +60,32 @@ def settings_options(command: Command) -> Command:
     return command
 
 
-def settings_from(
-    config: Path | None, server: str | None, ca: Path | None, tpm: str | None, state: Path | None
-) -> Settings:
-    """PolicyError or OSError for a file that cannot be used; nothing but the environment is asked else."""
-    return said_instead(_settings(config), server, ca, tpm, state)
+def settings_from(config: Path | None, **said: Any) -> Settings:
+    """The file's settings with what options and the environment say instead. PolicyError or OSError for a
+    file that cannot be used, Unusable for two options that contradict each other."""
+    return said_instead(_settings(config), **said)
 
 
 def said_instead(
-    settings: Settings, server: str | None, ca: Path | None, tpm: str | None, state: Path | None
+    settings: Settings,
+    *,
+    server: str | None,
+    ca: Path | None,
+    root_sha256: str | None,
+    tpm: str | None,
+    state: Path | None,
 ) -> Settings:
-    """The settings with what options and the environment say instead."""
+    """The settings with what options and the environment say instead; Unusable as for `settings_from`."""
+    if ca is not None and root_sha256 is not None:
+        raise Unusable("--ca and --root-sha256 both name whom to trust; keep one")
+    trust = (settings.ca, settings.root_sha256)
+    if ca is not None or root_sha256 is not None:
+        trust = (None if ca is None else ca.absolute(), root_sha256)
     return replace(
         settings,
         server=server or settings.server,
-        ca=settings.ca if ca is None else ca.absolute(),
-        root_sha256=settings.root_sha256 if ca is None else None,
+        ca=trust[0],
+        root_sha256=trust[1],
         tpm=tpm or _tpm_of_environment(settings) or settings.tpm,
         state=settings.state if state is None else state.absolute(),
     )
@@ -86,3 +105,13 @@ def _settings(named: Path | None) -> Settings:
 
 def _tpm_of_environment(settings: Settings) -> str | None:
     return environment().get("ATTESTD_TPM") if settings.tpm == DEFAULT_TPM else None
+
+
+def _fingerprint(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """The digits, however they are written; Unusable for what is no SHA-256."""
+    if given is None:
+        return None
+    digits = given.replace(":", "").lower()
+    if _FINGERPRINT.fullmatch(digits) is None:
+        raise Unusable("--root-sha256 is no SHA-256: write its 64 hex digits")
+    return digits
