@@ -20,8 +20,8 @@ RUNS = {
     "attestd.agent.child": {"ctypes", "subprocess"},
     "attestd.agent.on_renewal": {"ctypes", "subprocess"},
 }
-"""What runs programs: the one that `attestd agent exec` was given, and the one that the settings name. Each has
-the C library take the agent's capabilities from it first."""
+"""What runs programs: the one that `attestd agent exec` was given, and the one that the settings name. Each
+has the C library take the agent's capabilities from it first."""
 ASKS = {"attestd.agent.child": {"attestd.agent.exec"}, "attestd.agent.on_renewal": {"attestd.agent.files"}}
 """Who has them run it."""
 NAMED_BY_US = {"attestd.agent.run", "attestd.agent.state", "attestd.agent.supply"}
