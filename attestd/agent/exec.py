@@ -28,6 +28,7 @@ from attestd.agent.wallet import STEM
 from attestd.clock import now_ms
 
 SHARED_MEMORY = Path("/dev/shm")
+GATHER_SECONDS = 0.1
 _PREFIX = "attestd-exec."
 _NAME = re.compile(re.escape(_PREFIX) + "[0-9a-f]{16}")
 _TRIES = 8
@@ -87,6 +88,9 @@ class _Run:
             turned = asyncio.create_task(self._supply.turned.wait())
             either = {ended, turned}
             await asyncio.wait(either, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+            if turned.done() and not ended.done():
+                # What one round brings comes by several streams; the program is told once.
+                await asyncio.wait({ended}, timeout=GATHER_SECONDS)
             turned.cancel()
             if self._tried(clock()) and self._plan.notice is not None and not ended.done():
                 self._child.send(self._plan.notice)
