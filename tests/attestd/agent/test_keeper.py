@@ -36,7 +36,9 @@ BUILDER = workload("builder", "x509-svid", "jwt-svid", audiences=A + B)
 
 @pytest.fixture
 def here(software_tpm: SoftwareTpm, tmp_path: Path) -> Iterator[World]:
-    with world(tmp_path, software_tpm, BUILDER, workload("telemetry", "x509-svid", key="tpm")) as made:
+    with world(
+        tmp_path, software_tpm, BUILDER, workload("telemetry", "x509-svid", key="tpm", audiences=A)
+    ) as made:
         yield made
         assert leftovers(software_tpm) == {}
 

@@ -250,17 +250,22 @@ def test_a_denied_machine_whose_registers_are_the_same_does_not_try_sooner(here:
     assert here.weather.refused == ["posture_rejected"]
 
 
-def test_a_denied_machine_keeps_what_it_has_until_that_ends_but_a_banned_one_has_nothing(
-    here: World, running: Upkeep
-) -> None:
+def test_a_denied_machine_keeps_what_it_has_until_that_ends(here: World, running: Upkeep) -> None:
     here.deployment.apply(OTHER, "policy-0.toml")
-    here.until(running, here.clock.now + 4 * MINUTE)
+    here.after(running, 4 * MINUTE)
     assert here.weather.refused
     assert identity(here, running) is not None
-    here.deployment.apply(FRESH, "policy-0.toml")
+    assert told(here)["old_credentials"] is True
+
+
+def test_a_banned_machine_has_nothing_any_more_until_it_is_unbanned(here: World, running: Upkeep) -> None:
+    had = running.holdings.held["builder"].x509
     here.deployment.operate("device", "ban", here.device_ids[0])
-    here.after(running, 6 * MINUTE)
-    assert (running.holdings.held, told(here)["posture"]["code"]) == ({}, "device_banned")
+    here.after(running, 200 * SECOND)
+    assert had is not None
+    assert had.expires_at > here.clock.now
+    assert not running.holdings.held
+    assert told(here)["posture"]["code"] == "device_banned"
     here.deployment.operate("device", "unban", here.device_ids[0])
     here.after(running, 6 * MINUTE)
     assert identity(here, running) is not None
@@ -488,6 +493,18 @@ def test_a_service_that_forgot_the_key_is_told_it_again_at_most_once_in_a_pause(
     enrolments = here.weather.count(ENROLL)
     here.after(running, HOUR)
     assert 9 <= here.weather.count(ENROLL) - enrolments <= 14
+
+
+def test_registers_that_move_do_not_make_a_forgotten_key_enrol_at_each(here: World, running: Upkeep) -> None:
+    here.weather.only = ATTEST
+    here.weather.fault = Refusal(403, {"code": "attestation_failed", "detail": "No."})
+    here.after(running, 200 * SECOND)
+    attested, enrolled = here.weather.count(ATTEST), here.weather.count(ENROLL)
+    for _ in range(10):
+        here.tpm.extend(0, SHA256)
+        here.after(running, 31 * SECOND)
+    assert here.weather.count(ATTEST) - attested > 8
+    assert here.weather.count(ENROLL) - enrolled <= 3
 
 
 def test_another_tpm_is_another_device_and_is_not_enrolled_by_itself(here: World, running: Upkeep) -> None:
