@@ -66,7 +66,7 @@ class _Machine:
 
     @cached_property
     def runner(self) -> Runner:
-        return read_runner(self.settings.state)
+        return read_runner(self.settings.state, self.settings.socket)
 
     @property
     def url(self) -> str | None:

@@ -19,7 +19,7 @@ CAP_CHOWN, CAP_SYS_PTRACE = 0, 19
 @dataclass(frozen=True, slots=True)
 class Runner:
     """The agent: the process that runs, whose effective `capabilities` these are; or, where none runs, the
-    owner of the state directory, and what this process may. `looker` is this process's user."""
+    owner of what there is of its own, and what this process may. `looker` is this process's user."""
 
     uid: int
     capabilities: int
@@ -50,15 +50,18 @@ class StateReading:
     recipe: bytes | Unread | None
 
 
-def read_runner(state: Path, *, processes: Path = Path("/proc")) -> Runner:
-    """Who runs, as the lock of the running agent says; nothing is written."""
+def read_runner(state: Path, socket: Path, *, processes: Path = Path("/proc")) -> Runner:
+    """Who runs, as the lock of the running agent says; nothing is written. Before a machine has joined, the
+    folder that the package made for the socket tells the superuser whom the agent will run as."""
     looker, who = os.geteuid(), running_agent(state)
     number = (who or "").removeprefix("pid ")
     running = made(lambda: _status(processes / number)) if number.isdigit() else None
     if isinstance(running, tuple):
         return Runner(*running, True, looker)
-    owner = made(lambda: os.lstat(state).st_uid)
     _, own = _status(processes / "self")
+    owner = made(lambda: os.lstat(state).st_uid)
+    if isinstance(owner, Unread) and looker == 0:
+        owner = made(lambda: os.lstat(socket.parent).st_uid)
     return Runner(looker if isinstance(owner, Unread) else owner, own, False, looker)
 
 

@@ -427,17 +427,29 @@ def test_what_would_be_refused_when_the_files_are_made_is_foreseen(tmp_path: Pat
 
 
 def test_the_rights_are_those_of_the_agent_that_runs(newcomer: Agent, tmp_path: Path) -> None:
-    assert read_runner(newcomer.state).runs is False
+    socket = tmp_path / "none" / "workload.sock"
+    assert read_runner(newcomer.state, socket).runs is False
     with Running(newcomer, tmp_path / "agent", server=newcomer.url) as running:
         running.identity()
-        runner = read_runner(newcomer.state)
+        runner = read_runner(newcomer.state, socket)
         assert (runner.runs, runner.uid) == (True, os.geteuid())
         assert of("fail", found(settings_of(newcomer))) == set()
     owned = tmp_path / "owned"
     owned.mkdir()
     if os.geteuid() == 0:
         os.chown(owned, 7, 7)
-        assert read_runner(owned).uid == 7
+        assert read_runner(owned, socket).uid == 7
+
+
+def test_before_a_machine_joins_the_packages_folder_for_the_socket_is_well(newcomer: Agent) -> None:
+    settings = settings_of(newcomer)
+    settings.socket.parent.mkdir()
+    if os.geteuid() == 0:
+        # As systemd-tmpfiles makes it while the package is installed.
+        os.chown(settings.socket.parent, 7, 7)
+    assert found(settings)["socket"].verdict == "ok"
+    settings.socket.parent.chmod(0o777)
+    assert found(settings)["socket"].verdict == "fail"
 
 
 # --- the command ----------------------------------------------------------------------------------
