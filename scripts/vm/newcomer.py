@@ -50,7 +50,6 @@ def _at_the_service(service: Service, command: str) -> tuple[int, str]:
 
 def _has_identity(status: str) -> bool:
     try:
-        told = json.loads(status)
-    except ValueError:
+        return json.loads(status)["agent"]["identity"] is True
+    except (ValueError, TypeError, KeyError):
         return False
-    return bool(told.get("identity") or told.get("credentials"))
