@@ -23,12 +23,12 @@ from urllib.parse import urlencode, urlsplit
 
 from attestd.addresses import url_fault
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
+from attestd.wire import Problem, load_json
 
 STEP_SECONDS = 30.0
 """For connecting, and without hearing anything."""
 ANSWER_LIMIT = 1 << 20
-"""Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys. JSON may take thirty
-times as much of memory."""
+"""Bytes of an answer; the largest honest one has 16 certificates and 16 sealed keys."""
 WIRE_LIMIT = ANSWER_LIMIT + (1 << 18)
 """Bytes that are read for one, whatever part of it they say that they are."""
 RETRY_LIMIT = 300
@@ -223,12 +223,11 @@ def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, A
         )
     retry_after = _retry_after(answer.headers.get("Retry-After"))
     try:
-        members = json.loads(raw)
-    except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
-        told = f"{url} answered {answer.status} with something that is not JSON; is it attestd?"
-        raise Unreachable(told, retry_after=retry_after)
+        # As strictly as the service reads what it is sent: one meaning, bounded depth and number of values.
+        members = load_json(raw)
+    except Problem:
+        told = f"{url} answered {answer.status} with something that is not JSON of attestd's; is it attestd?"
+        raise Unreachable(told, retry_after=retry_after) from None
     if answer.status >= 500:
         why = members.get("detail") or members.get("error_description") or ""
         raise Unreachable(f"{url} cannot serve now: {answer.status} {plain(why)}", retry_after=retry_after)

@@ -13,13 +13,19 @@ import pytest
 from attestd.agent.bundle import fetch_bundle
 from attestd.agent.enroll import enroll
 from attestd.agent.errors import Refusal, Unreachable
+from attestd.agent.home import Home
+from attestd.agent.logs import LogFiles
 from attestd.agent.machine import Machine
 from attestd.agent.renewal import Renewed, renew
 from attestd.agent.schedule import SHORTEST_RENEWAL
+from attestd.agent.settings import Settings
 from attestd.agent.state import State
+from attestd.agent.transport import ANSWER_LIMIT, Server
+from attestd.agent.upkeep import Upkeep
+from tests.attestd.agent.far_side import FarSide, answer, member_of, problem
 from tests.attestd.agent.simulated import BUNDLE, HOUR, MINUTE, SECOND, Line, World, workload, world
 from tests.deployment import SERVER
-from tests.serving import FRESH
+from tests.serving import FRESH, Agent
 from tests.tpm.device.leftovers import leftovers
 from tpm.device.device import Device
 from tpm.errors import DeviceError
@@ -302,3 +308,47 @@ def test_ag_1_a_refusal_with_anything_in_it_is_told_and_changes_nothing(here: Wo
             found = tried(here, ATTEST, refuse)
             assert isinstance(found, Refusal)
             check(here, found)
+
+
+# --- the running agent ----------------------------------------------------------------------------
+
+
+def deep(depth: int) -> bytes:
+    """A refusal with a finding as deep as that."""
+    inner = b'{"a":' * depth + b"1" + b"}" * depth
+    return answer(b'{"code":"posture_rejected","detail":"No.","findings":[%s]}' % inner, 403)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (deep(20), "posture_rejected"),
+        (deep(300), "no_answer"),
+        (deep(900), "no_answer"),
+        (deep(100_000), "no_answer"),
+        (answer(b'{"code":"posture_rejected","findings":[' + b"{}," * 30_000 + b"{}]}", 403), "no_answer"),
+        (answer(b'{"code":"posture_rejected","code":"device_banned"}', 403), "no_answer"),
+        (answer(b'{"code":"posture_rejected","detail":"\\ud800"}', 403), "no_answer"),
+        (answer(b'{"code":"posture_rejected","n":' + b"9" * 4000 + b"}", 403), "no_answer"),
+        (problem(403, "posture_rejected", detail="\x1b[2J" * 1000), "posture_rejected"),
+        (problem(403, "\x1b[2J"), "?[2J"),
+        (answer({"code": ["x"]}, 403), "403"),
+    ],
+    ids=lambda value: repr(value[-30:]) if isinstance(value, bytes) else value,
+)
+def test_ag_1_whatever_a_refusal_holds_the_agent_writes_down_how_it_stands_and_goes_on(
+    shared_tpm: SoftwareTpm, tmp_path: Path, said: bytes, code: str
+) -> None:
+    with FarSide({BUNDLE: said}) as far:
+        agent = member_of(far, Agent(shared_tpm, tmp_path / "state", far.url))
+        state = State(agent.state)
+        settings = Settings(server=far.url, tpm=shared_tpm.tcti, state=state.directory, workloads=WORKLOADS)
+        said_lines: list[str] = []
+        upkeep = Upkeep(Home(shared_tpm.tcti, state, Server, LogFiles()), settings, say=said_lines.append)
+        upkeep.work()
+        standing = state.standing()
+    assert standing is not None
+    assert standing["posture"]["code"] == code
+    assert far.count(BUNDLE) == 1
+    assert all(line.isprintable() and len(line) < 1000 for line in said_lines)
+    assert (state.directory / "standing.json").stat().st_size < ANSWER_LIMIT
