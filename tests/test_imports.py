@@ -108,7 +108,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.resource": (),
     "attestd.resource.flask_guard": ("attestd.resource",),
     # agent beside web: the device's side, without the service's parts
-    "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
+    "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device", "attestd.agent.workload"),
     # what is served to local programs: beside what keeps it
     "attestd.agent.workload": (*GROUND, *EVIDENCE, "attestd.agent"),
     # each auth object beside the one library that it is for
@@ -119,7 +119,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.agent.auth.httpx2": ("attestd.agent.auth", "attestd.agent.auth.flows"),
     **dict.fromkeys(
         DEVICES_COMMANDS,
-        (*GROUND, "attestd.config", "attestd.agent", "attestd.cli", "tpm.device", *DEVICES_COMMANDS),
+        (
+            *GROUND,
+            "attestd.config",
+            "attestd.agent",
+            "attestd.agent.workload",
+            "attestd.cli",
+            "tpm.device",
+            *DEVICES_COMMANDS,
+        ),
     ),
 }
 
