@@ -15,7 +15,9 @@ from typing import Self
 
 from scripts.demonstration.claims import Disappointed
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[78]|[\x00\x07\x0e\x0f\r]")
+_ESCAPES = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[78]|[\x00\x07\x0e\x0f\r]"
+)
 # What services say meanwhile, as journald writes it to a console.
 _NEWS = re.compile(r"^(?:.*?)\[ *\d+\.\d+\] \S+\[\d+\]: .*\n?", re.MULTILINE)
 
