@@ -16,7 +16,7 @@ def follow_readme(world: World) -> None:
     world.report.begin("README", f'"{SECTION}", command by command, on a clean Debian')
     image = world.image("newcomer")
     world.service.apply(policy([image]))
-    known = {each["device_id"] for each in world.service.devices()}
+    known = world.service.known()
     with world.boot("readme", image) as console:
         missing = console.run("command -v attestd || ls /usr/lib/attestd").status
         world.report.check("nothing of attestd is installed", missing != 0)
@@ -28,11 +28,10 @@ def follow_readme(world: World) -> None:
         world.report.check("the agent says that it has an identity", _has_identity(status), status)
 
 
-def _follow(world: World, console: Console, step: Step, known: set[str]) -> None:
+def _follow(world: World, console: Console, step: Step, known: frozenset[str]) -> None:
     command = step.command
     if step.party == "service":
-        new = [each["device_id"] for each in world.service.devices() if each["device_id"] not in known]
-        command = command.replace("DEVICE", new[0] if new else "DEVICE")
+        command = command.replace("DEVICE", next(iter(world.service.known() - known), "DEVICE"))
         status, said = _at_the_service(world.service, command)
     else:
         typed = console.run(command, within=_STEP_SECONDS)

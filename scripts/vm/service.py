@@ -59,8 +59,9 @@ class Service:
     def devices(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.operate("device", "list", "--json").splitlines()]
 
-    def audit(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.operate("audit", "show", "--json").splitlines()]
+    def known(self) -> frozenset[str]:
+        """The identifiers of all devices."""
+        return frozenset(str(each["device_id"]) for each in self.devices())
 
     def apply(self, policy: str) -> None:
         path = self.directory / "gateway.toml"
