@@ -47,6 +47,8 @@ class Weather:
     fault: Exception | None = None
     only: str | None = None
     """The path that the fault is on; None: all of them."""
+    published: bytes | None = None
+    """The bundle, until somebody changes the keys."""
     requests: list[tuple[int, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -75,9 +77,11 @@ class Weather:
 
     def get(self, path: str) -> dict[str, Any]:
         self._pass(path)
-        service = self.deployment.service
-        documents = service.discovery.documents(service.keyring.at(self.clock.now))
-        return json.loads(documents.spiffe_bundle.body)  # type: ignore[no-any-return]
+        if self.published is None:
+            service = self.deployment.service
+            documents = service.discovery.documents(service.keyring.at(self.clock.now))
+            self.published = documents.spiffe_bundle.body
+        return json.loads(self.published)  # type: ignore[no-any-return]
 
     def _pass(self, path: str) -> None:
         self.requests.append((self.clock.now, path))
@@ -159,17 +163,20 @@ class World:
         self.deployment.operate("keys", "add", "--use", use)
         (added,) = [key.kid for key in self._keys(use) if key.kid not in before]
         self.deployment.operate("keys", "activate", added, "--now")
+        self.weather.published = None
         return next(kid for kid, state in before.items() if state == "active")
 
     def retire(self, kid: str) -> bool:
         """Publish that key no more; not while something that it signed is alive."""
         store, now = self.deployment.service.store, self.clock.now
+        self.weather.published = None
         return bool(store.write(lambda tx: signing_keys.retire(tx, kid, now)))
 
     def withdraw(self, kid: str) -> None:
         """The same, though something that it signed is alive: the key was stolen."""
         sql = "UPDATE signing_keys SET state = 'retired', retired_at = ? WHERE kid = ?"
         store, now = self.deployment.service.store, self.clock.now
+        self.weather.published = None
         store.write(lambda tx: tx.execute(sql, (now, kid)))
 
     def forget(self) -> None:
