@@ -3,9 +3,7 @@ what must never happen does not."""
 
 import json
 import random
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +22,6 @@ LIFE = "1h"
 POLICY = FRESH.replace('ttl = "10m"', f'ttl = "{LIFE}"').replace('ttl = "5m"', f'ttl = "{LIFE}"')
 STRICT = POLICY.replace(f'0 = ["sha256:{"00" * 32}"]', f'0 = ["sha256:{"22" * 32}"]')
 ATTEST = "/v1/attestations"
-MEMORY = Path("/dev/shm")
 BACK_MS = 6 * MINUTE
 """The longest pause, a denial's with its spread, and a little: after this nobody is without what it is
 entitled to."""
@@ -132,7 +129,7 @@ class Week:
 
 
 def test_a_week_of_outages_rotations_denials_and_reboots(software_tpm: SoftwareTpm, tmp_path: Path) -> None:
-    with in_memory(tmp_path) as folder, world(folder, software_tpm, *WORKLOADS, policies=[POLICY]) as here:
+    with world(tmp_path, software_tpm, *WORKLOADS, policies=[POLICY]) as here:
         week = Week(here, here.boot(), random.Random(SEED), here.clock.now)
         kinds: list[Callable[[], Iterator[int]]] = [
             week.outage,
@@ -157,16 +154,6 @@ def test_a_week_of_outages_rotations_denials_and_reboots(software_tpm: SoftwareT
         assert week.without > 0
         assert here.weather.count(ATTEST) > 300
         check_afterwards(here)
-
-
-@contextmanager
-def in_memory(otherwise: Path) -> Iterator[Path]:
-    """A week has thousands of writes, and each waits for the disk."""
-    if not MEMORY.is_dir():
-        yield otherwise
-        return
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        yield Path(folder)
 
 
 def check_afterwards(here: World) -> None:
