@@ -68,6 +68,15 @@ class State:
             )
         return membership, recipe
 
+    def mend(self) -> bool:
+        """Remove an enrolment that cannot be read: enrolling makes it anew, of the same device. Was it so?"""
+        try:
+            self.membership()
+        except Misconfigured:
+            (self.directory / _MEMBERSHIP).unlink(missing_ok=True)
+            return True
+        return False
+
     def keep_membership(self, membership: Membership) -> None:
         self._write_json(_MEMBERSHIP, {name: getattr(membership, name) for name in Membership.__slots__})
 

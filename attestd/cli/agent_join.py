@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from attestd.agent.doctor.checks import JOINING, checks
 from attestd.agent.errors import Refusal, plain
 from attestd.agent.home import Home
 from attestd.agent.join import Joined, join, named
+from attestd.agent.machine import opened
 from attestd.agent.pin import authority, read_authorities
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
@@ -25,6 +27,10 @@ from attestd.cli.agent_options import check_name, reported
 from attestd.cli.agent_settings import settings_from, settings_options
 from attestd.cli.agent_status import reasons
 from attestd.clock import now_ms
+from tpm.errors import DeviceError
+
+TPM_SECONDS = 3.0
+"""For whoever is at it; the checks wait for longer, and say who it is."""
 
 
 @click.command("join")
@@ -42,6 +48,8 @@ def command(url: str, agents: tuple[str, ...], wait: bool, server: str | None, *
     named_ca: Path | None = given["ca"]
     settings = _settings(url, agents, given)
     state = State(settings.state)
+    with reported():
+        _tidy(settings, state)
     _check(settings)
     with reported():
         _keep_trust(url, state, settings, ca=named_ca)
@@ -69,6 +77,16 @@ def _settings(url: str, agents: tuple[str, ...], given: dict[str, Any]) -> Setti
     known = {each.agent for each in settings.workloads}
     asked = tuple(named(agent) for agent in dict.fromkeys(agents) if agent not in known)
     return replace(settings, workloads=(*settings.workloads, *asked))
+
+
+def _tidy(settings: Settings, state: State) -> None:
+    """After a join or an agent whose power went. A TPM that cannot be had is told of by the checks."""
+    if state.mend():
+        _say(f"the enrolment in {state.directory} could not be read and is made anew")
+    state.sweep(now=now_ms())
+    if state.directory.exists():
+        with suppress(DeviceError), opened(settings.tpm, state.directory, patience=TPM_SECONDS):
+            pass  # What somebody left who died at it is flushed on entering.
 
 
 def _check(settings: Settings) -> None:
