@@ -98,4 +98,11 @@ def _live(svid: Svid | None, now: int) -> Svid | None:
     return svid if svid is not None and svid.expires_at > now else None
 
 
+def first_end(held: Held) -> int:
+    """When the first of its credentials ends, in milliseconds; `NEVER` where there is none."""
+    ends = [svid.expires_at for svid in (held.x509, held.wit, held.jwt) if svid is not None]
+    return min(ends, default=NEVER)
+
+
 NOTHING = Holdings({}, {}, None)
+NEVER = 1 << 62

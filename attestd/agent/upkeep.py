@@ -7,7 +7,7 @@ when, `work` does it, in one thread. Old credentials stay until they end, whatev
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from attestd.agent import schedule
 from attestd.agent.bundle import bundle_pem, fetch_bundle, orphaned
 from attestd.agent.errors import Misconfigured
-from attestd.agent.holdings import Bundle, Held, Holdings
+from attestd.agent.holdings import NEVER, Bundle, Holdings, first_end
 from attestd.agent.home import Home
 from attestd.agent.logs import boot_id
 from attestd.agent.outlet import Nowhere, Outlet
@@ -30,7 +30,6 @@ from attestd.clock import now_ms, rfc3339
 
 BACKWARDS_MS = 2000
 """A clock that is set back by more than this makes every plan void."""
-_NEVER = 1 << 62
 _WAITING = "the first attestation has not ended yet"
 
 
@@ -60,7 +59,7 @@ class Upkeep:
         self._policy: Mapping[str, Any] | None = None
         self._since = self._seen = clock()
         self._round_at = self._seen
-        self._bundle_at = _NEVER
+        self._bundle_at = NEVER
         self._watch = Watch(home.tcti, home.state.directory, home.files)
         self._bundle_failures = 0
         self._rounds = Rounds(home, clock=clock, say=say)
@@ -178,7 +177,8 @@ class Upkeep:
             self._withheld_until.clear()
             self._round_at = now
         self._take_bundle(renewed.bundle, renewed.hint)
-        self.holdings = Holdings(renewed.held, withheld | dict(renewed.withheld), renewed.bundle)
+        withheld |= renewed.withheld
+        self.holdings = Holdings(renewed.held, withheld, renewed.bundle, frozenset(withheld))
         self._ended_at = now
         self._say(f"holding credentials for {len(renewed.held)}; next round {rfc3339(self._round_at)}")
 
@@ -200,8 +200,9 @@ class Upkeep:
             self._ended_at = now
         held = self.holdings.held
         without = {each.agent: str(trouble) for each in self._settings.workloads if each.agent not in held}
-        if without != self.holdings.withheld:
-            self.holdings = replace(self.holdings, withheld=without)
+        refused = self._refused(without)
+        if (without, refused) != (self.holdings.withheld, self.holdings.refused):
+            self.holdings = replace(self.holdings, withheld=without, refused=refused)
         if trouble.findings != told:
             for finding in trouble.findings:
                 self._say(sentence(finding))
@@ -247,14 +248,14 @@ class Upkeep:
     def _refresh_due(self) -> int:
         """Not while each round fails before, or at, the bundle that it begins with."""
         waits = self._trouble is not None and self._trouble.regime not in (Regime.DENIED, Regime.PENDING)
-        return _NEVER if waits else self._bundle_at
+        return NEVER if waits else self._bundle_at
 
     def _take_bundle(self, bundle: Bundle, hint: int | None) -> None:
         self._bundle_failures = 0
         self._bundle_at = schedule.refresh_at(self._clock(), hint, self._draw)
 
     def _expiry(self) -> int:
-        return min((_ends(held) for held in self.holdings.held.values()), default=_NEVER)
+        return min((first_end(held) for held in self.holdings.held.values()), default=NEVER)
 
     def _drop_expired(self, now: int) -> None:
         """Whoever waits for another picture sees that something ended."""
@@ -262,14 +263,22 @@ class Upkeep:
             return
         before = self.holdings.held
         live = {agent: held.at(now) for agent, held in before.items()}
-        gone = [agent for agent in live if _ends(live[agent]) == _NEVER != _ends(before[agent])]
+        gone = [agent for agent in live if first_end(live[agent]) == NEVER != first_end(before[agent])]
         for agent in gone:
             self._say(f"what {agent} had has expired")
             del live[agent]
         why = str(self._trouble) if self._trouble else "what there was has expired"
         withheld = {**self.holdings.withheld, **dict.fromkeys(gone, why)}
-        self.holdings = replace(self.holdings, held=live, withheld=withheld)
+        refused = self._refused(withheld)
+        self.holdings = replace(self.holdings, held=live, withheld=withheld, refused=refused)
         self._tell()
+
+    def _refused(self, without: Iterable[str]) -> frozenset[str]:
+        """Whom of them the service decided about: while it cannot be asked, by its last word."""
+        regime = Regime.GOOD if self._trouble is None else self._trouble.regime
+        if regime is Regime.DENIED:
+            return frozenset(without)
+        return self.holdings.refused.intersection(without) if regime in schedule.DOUBLING else frozenset()
 
     def _tell(self) -> None:
         """Files first: whoever waits for this machine's identity finds them."""
@@ -284,11 +293,6 @@ class Upkeep:
             self._told = told
         except OSError as error:
             self._say(f"the standing was not written: {error.strerror or error}")
-
-
-def _ends(held: Held) -> int:
-    ends = [svid.expires_at for svid in (held.x509, held.wit, held.jwt) if svid is not None]
-    return min(ends, default=_NEVER)
 
 
 def _policy_name(policy: Mapping[str, Any]) -> str:

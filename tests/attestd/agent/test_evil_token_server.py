@@ -104,7 +104,7 @@ def test_the_far_side_is_believed_where_it_answers_well(far: FarSide, machine: M
 )
 def test_what_is_no_bound_token_is_not_used(far: FarSide, machine: Machine, changed: dict[str, Any]) -> None:
     far.answers[TOKEN_PATH] = TOKEN | changed
-    with pytest.raises(Unreachable, match="token cannot be read|not JSON"):
+    with pytest.raises(Unreachable, match=r"token cannot be read|not JSON"):
         AgentSession(machine, ASKED).token()
 
 

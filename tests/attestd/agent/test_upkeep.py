@@ -258,6 +258,29 @@ def test_a_denied_machine_keeps_what_it_has_until_that_ends(here: World, running
     assert told(here)["old_credentials"] is True
 
 
+def test_who_lost_everything_by_a_denial_is_refused_also_while_the_service_is_away(
+    here: World, running: Upkeep
+) -> None:
+    here.deployment.apply(OTHER, "policy-0.toml")
+    here.after(running, 4 * MINUTE)
+    assert running.holdings.refused == frozenset()  # It still has something.
+    here.after(running, 20 * MINUTE)
+    assert running.holdings.refused == {"builder"}
+    here.weather.away()
+    here.after(running, 20 * MINUTE)
+    assert running.holdings.refused == {"builder"}
+    here.weather.fair()
+    here.deployment.apply(FRESH, "policy-0.toml")
+    here.after(running, 20 * MINUTE)
+    assert (running.holdings.refused, running.holdings.withheld) == (frozenset(), {})
+
+
+def test_who_lost_everything_by_an_outage_is_not_refused(here: World, running: Upkeep) -> None:
+    here.weather.away()
+    here.after(running, 20 * MINUTE)
+    assert (set(running.holdings.withheld), running.holdings.refused) == ({"builder"}, frozenset())
+
+
 def test_a_banned_machine_has_nothing_any_more_until_it_is_unbanned(here: World, running: Upkeep) -> None:
     had = running.holdings.held["builder"].x509
     here.deployment.operate("device", "ban", here.device_ids[0])
@@ -282,6 +305,7 @@ def test_who_waits_for_an_operator_has_its_identity_soon_after_the_approval(
             "device_pending",
         )
         assert 5 <= len(here.weather.refused) <= 9
+        assert upkeep.holdings.refused == frozenset()
         here.deployment.operate("device", "approve", here.device_ids[0])
         here.after(upkeep, 6 * MINUTE)
         assert identity(here, upkeep) is not None
@@ -342,7 +366,7 @@ def test_an_agent_that_gets_nothing_takes_nothing_from_the_others_and_is_asked_f
     upkeep.work()
     assert upkeep.holdings.held.keys() == {"builder"}
     assert upkeep.holdings.withheld["stranger"] == "fresh grants this agent no x509-svid."
-    assert upkeep.holdings.withheld.keys() == {"stranger", "alien"}
+    assert upkeep.holdings.withheld.keys() == upkeep.holdings.refused == {"stranger", "alien"}
     here.after(upkeep, 55 * MINUTE)
     assert here.weather.refused.count("not_entitled") == 2
     here.after(upkeep, 10 * MINUTE)
