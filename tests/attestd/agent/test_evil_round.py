@@ -4,26 +4,26 @@ comes of it, nothing stays in the TPM, and the running agent goes on."""
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from attestd.agent.bundle import fetch_bundle
 from attestd.agent.enroll import enroll
 from attestd.agent.errors import Refusal, Unreachable
-from attestd.agent.home import Home
 from attestd.agent.logs import LogFiles
 from attestd.agent.machine import Machine
-from attestd.agent.renewal import Renewed, renew
-from attestd.agent.schedule import SHORTEST_RENEWAL
+from attestd.agent.running.bundle import fetch_bundle
+from attestd.agent.running.home import Home
+from attestd.agent.running.renewal import Renewed, renew
+from attestd.agent.running.schedule import SHORTEST_RENEWAL
+from attestd.agent.running.upkeep import Upkeep
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
 from attestd.agent.transport import ANSWER_LIMIT, Server
-from attestd.agent.upkeep import Upkeep
 from tests.attestd.agent.far_side import FarSide, answer, member_of, problem
-from tests.attestd.agent.simulated import BUNDLE, HOUR, MINUTE, SECOND, Line, World, workload, world
+from tests.attestd.agent.running.simulated import BUNDLE, HOUR, MINUTE, SECOND, Line, World, workload, world
 from tests.deployment import SERVER
 from tests.serving import FRESH, Agent
 from tests.tpm.device.leftovers import leftovers
@@ -254,6 +254,25 @@ def test_ag_6_credentials_that_end_at_once_do_not_hurry_the_agent(
         gaps = [after - before for before, after in pairwise(later)]
         assert gaps
         assert all(140 * SECOND < gap < 190 * SECOND for gap in gaps)
+
+
+def test_ag_6_a_policy_that_is_another_each_time_does_not_hurry_it_either(
+    software_tpm: SoftwareTpm, tmp_path: Path
+) -> None:
+    """Another policy may give what the last one did not: that is asked for once, not for ever."""
+    numbers = count(1)
+
+    def another(answer: dict[str, Any]) -> dict[str, Any]:
+        return answer | {"policy": {"name": "p", "version": next(numbers), "digest": "00" * 32}}
+
+    workloads = (workload("builder", "x509-svid"), workload("stranger", "x509-svid"))
+    with world(tmp_path, software_tpm, *workloads) as made:
+        line = Spoiling(SERVER, weather=made.weather, path=ATTEST, otherwise=another)
+        home = Home(software_tpm.tcti, made.state, lambda _: line, LogFiles())
+        upkeep = Upkeep(home, made.settings, clock=made.clock, draw=made.chance.random)
+        made.after(upkeep, HOUR)
+        # Renewed after 150 to 180 seconds; each such round may be followed by one that asks for all.
+        assert 20 < len(rounds_of(made)) < 4 * HOUR // (150 * SECOND)
 
 
 def rounds_of(made: World) -> list[int]:
