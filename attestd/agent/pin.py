@@ -7,6 +7,7 @@ the system's authorities.
 
 import hashlib
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,22 @@ MOST_CERTIFICATES = 16
 """Of a chain; the library itself ends one that is much longer."""
 _PEM_LIMIT = 1 << 20
 _DER = 2  # _ssl.ENCODING_DER
+
+NOT_SHOWN_FIX = (
+    "compare it with what you were told, have the server's file of certificates end with its root, or name "
+    "the root with --ca FILE"
+)
+
+
+class NotShown(Unreachable):
+    """The server shows other certificates than the one whose fingerprint the operator was told."""
+
+    def __init__(self, url: str, root_sha256: str, shown: Iterable[str]) -> None:
+        """`shown` are the fingerprints of what it shows."""
+        self.found = (
+            f"{url} shows no certificate with the SHA-256 {root_sha256}, but {', '.join(shown) or 'none'}"
+        )
+        super().__init__(f"{self.found}; {NOT_SHOWN_FIX}")
 
 
 def authority(
@@ -76,11 +93,7 @@ def fetch_certificate(url: str, root_sha256: str) -> bytes:
     for certificate in shown:
         if hashlib.sha256(certificate).hexdigest() == root_sha256:
             return ssl.DER_cert_to_PEM_cert(certificate).encode()
-    seen = ", ".join(hashlib.sha256(each).hexdigest() for each in shown) or "none"
-    raise Unreachable(
-        f"{url} shows no certificate with the SHA-256 {root_sha256}, but {seen}; compare it with what you "
-        "were told, have the server's file of certificates end with its root, or name the root with --ca FILE"
-    )
+    raise NotShown(url, root_sha256, [hashlib.sha256(each).hexdigest() for each in shown])
 
 
 def _shown(url: str) -> list[bytes]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from attestd.agent.doctor.check import Check, Unread
 from attestd.agent.doctor.service_readings import Answer
 from attestd.agent.errors import plain
+from attestd.agent.pin import NOT_SHOWN_FIX
 from attestd.clock import rfc3339
 
 SKEW_MS = 5000
@@ -29,7 +30,7 @@ def judge_service(url: str | None, answer: Answer | Unread | None) -> Iterator[C
         return
     if isinstance(answer, Unread):
         said, fix = _unreached(answer)
-        yield Check("server", "fail", f"{url}: {said}", fix)
+        yield Check("server", "fail", said if url in said else f"{url}: {said}", fix)
         return
     secure = urlsplit(url).scheme == "https"
     yield Check(
@@ -42,6 +43,8 @@ def _unreached(answer: Unread) -> tuple[str, str]:
     if answer.code in _CERTIFICATE:
         said, fix = _CERTIFICATE[answer.code]
         return f"{said}: {plain(answer.why)}", fix
+    if answer.code == "not_shown":
+        return answer.why, NOT_SHOWN_FIX
     if answer.code == "misconfigured":
         return plain(answer.why), "correct it, or run as root or as the agent"
     return (

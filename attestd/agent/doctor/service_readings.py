@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from attestd.addresses import url_fault
 from attestd.agent.doctor.check import Unread, made
 from attestd.agent.errors import Misconfigured, plain
-from attestd.agent.pin import fetch_certificate, fingerprint, read_authorities
+from attestd.agent.pin import NotShown, fetch_certificate, fingerprint, read_authorities
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
 from attestd.agent.transport import reached
@@ -47,13 +47,16 @@ def read_service(
     url: str, settings: Settings, *, now: Callable[[], int], patience: float = PATIENCE_SECONDS
 ) -> Answer | Unread:
     """What is published at this URL. Unread "no_answer", "misconfigured", "untrusted", "not_yet_valid",
-    "expired", "another_name"."""
+    "expired", "another_name", "not_shown"."""
     try:
         return _fetch(url, settings, now, patience)
     except ssl.SSLCertVerificationError as error:
         return Unread(_CERTIFICATE_FAULTS.get(error.verify_code, "untrusted"), plain(error.verify_message))
     except (OSError, UnicodeError, http.client.HTTPException) as error:
         return Unread("no_answer", plain(error) or type(error).__name__)
+    except NotShown as error:
+        # Whole: these are fingerprints, to be compared.
+        return Unread("not_shown", error.found)
     except Exception as error:
         return _told(error)
 

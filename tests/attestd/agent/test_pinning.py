@@ -68,6 +68,18 @@ def test_ag_5_another_fingerprint_trusts_nothing_and_is_told_what_was_shown(
     assert state.ca() is None
 
 
+def test_ag_5_another_fingerprint_joins_nothing_and_the_line_holds_all_that_is_to_be_compared(
+    secure: Serving, maker: Authority, software_tpm: SoftwareTpm, tmp_path: Path
+) -> None:
+    agent = Agent(software_tpm, tmp_path / "state", secure.url)
+    told = agent("join", secure.url, "--root-sha256", "ab" * 32, status=3).stderr
+    (line,) = [each for each in told.splitlines() if each.startswith("FAIL")]
+    assert f"shows no certificate with the SHA-256 {'ab' * 32}, but " in line
+    assert sha256(maker.pem) in line
+    assert line.endswith("end with its root, or name the root with --ca FILE")
+    assert not agent.state.exists()
+
+
 def test_ag_5_who_shows_a_root_but_has_no_certificate_of_it_is_refused(
     secure: Serving, maker: Authority, tmp_path: Path
 ) -> None:
