@@ -25,15 +25,21 @@ installkernel() {
     hostonly='' instmods dm_crypt vfat nls_ascii nls_cp437 =crypto
 }
 
+parts() {
+    local part
+    for part in "${PARTS[@]}"; do find "$ATTESTD"/lib/python3.11/site-packages/"$part"* -type f "$@"; done
+}
+
 install() {
     local part without=()
     for part in "${WITHOUT[@]}"; do without+=(-name "$part" -prune -o); done
     inst_multiple /usr/bin/attestd "$ATTESTD"/bin/python "$ATTESTD"/bin/attestd "$ATTESTD"/pyvenv.cfg \
-        /usr/bin/python3.11 sh install mv rm
-    for part in "${PARTS[@]}"; do
-        find "$ATTESTD"/lib/python3.11/site-packages/"$part"* -type f -print0
-    done | xargs -0 "$DRACUT_INSTALL" ${initdir:+-D "$initdir"} -l
+        /usr/bin/python3.11 sh mkdir mv rm
+    parts -print0 | xargs -0 "$DRACUT_INSTALL" ${initdir:+-D "$initdir"} -l
     find "$PYTHON" "${without[@]}" -type f -print0 | xargs -0 "$DRACUT_INSTALL" ${initdir:+-D "$initdir"} -l
+    # What is no program is installed without the libraries that it loads.
+    { parts -name '*.so' -print0; find "$PYTHON"/lib-dynload -name '*.so' -print0; } | xargs -0 ldd 2>/dev/null |
+        sed -n 's,.*=> \(/[^ ]*\) .*,\1,p' | sort -u | xargs "$DRACUT_INSTALL" ${initdir:+-D "$initdir"} -l
     inst_libdir_file 'libtss2-tcti-device.so*'
     inst_rules 60-tpm-udev.rules
     inst_simple "$systemdsystemunitdir"/attestd-unseal@.service
