@@ -168,7 +168,7 @@ def test_the_modules_of_a_trace_come_each_once_and_nothing_else() -> None:
         "import time: self [us] | cumulative | imported package\n"
         "import time:       100 |        100 |   zlib\n"
         "what the agent has to say\n"
-        "import time:        10 |        110 | attestd.agent.run\n"
+        "import time:        10 |        110 | attestd.agent.running.run\n"
         "import time:        10 |         10 | zlib\n"
     )
-    assert modules_in(trace) == ("zlib", "attestd.agent.run")
+    assert modules_in(trace) == ("zlib", "attestd.agent.running.run")

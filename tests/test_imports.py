@@ -56,6 +56,11 @@ VERBS = (
 DEVICES_COMMANDS = tuple(sorted(f"attestd.cli.{path.stem}" for path in ROOT.glob("attestd/cli/agent*.py")))
 """The device's verbs, one module each."""
 
+DEVICE = (*GROUND, *EVIDENCE, "attestd.config", "tpm.device", "attestd.agent")
+DEVICES_PARTS = tuple(
+    f"attestd.agent.{part}" for part in ("workload", "delivery", "running", "program", "doctor")
+)
+
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # tpm: errors <- structures <- verify <- eventlog, ima; structures <- seal; everything <- device
     "tpm.errors": (),
@@ -108,9 +113,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.resource": (),
     "attestd.resource.flask_guard": ("attestd.resource",),
     # agent beside web: the device's side, without the service's parts
-    "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device", "attestd.agent.workload"),
-    # what is served to local programs: beside what keeps it
-    "attestd.agent.workload": (*GROUND, *EVIDENCE, "attestd.agent"),
+    "attestd.agent": (*GROUND, *EVIDENCE, "attestd.config", "tpm.device"),
+    # workload, delivery <- running, program, doctor
+    "attestd.agent.workload": DEVICE,
+    "attestd.agent.delivery": (*DEVICE, "attestd.agent.workload"),
+    **dict.fromkeys(
+        ("attestd.agent.running", "attestd.agent.program", "attestd.agent.doctor"),
+        (*DEVICE, "attestd.agent.workload", "attestd.agent.delivery"),
+    ),
     # each auth object beside the one library that it is for
     "attestd.agent.auth": (*GROUND, "attestd.agent"),
     "attestd.agent.auth.flows": ("attestd.agent.auth",),
@@ -119,15 +129,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "attestd.agent.auth.httpx2": ("attestd.agent.auth", "attestd.agent.auth.flows"),
     **dict.fromkeys(
         DEVICES_COMMANDS,
-        (
-            *GROUND,
-            "attestd.config",
-            "attestd.agent",
-            "attestd.agent.workload",
-            "attestd.cli",
-            "tpm.device",
-            *DEVICES_COMMANDS,
-        ),
+        (*DEVICE, *DEVICES_PARTS, "attestd.cli", *DEVICES_COMMANDS),
     ),
 }
 
@@ -156,6 +158,10 @@ FROM_OTHERS: dict[str, set[str]] = {
     "attestd.app": {"cryptography", "flask", "gunicorn"},
     "attestd.cli": {"click", "cryptography", "gunicorn", "tomlkit"},
     "attestd.agent": {"cryptography"},
+    "attestd.agent.delivery": {"cryptography"},
+    "attestd.agent.running": {"cryptography"},
+    "attestd.agent.program": {"cryptography"},
+    "attestd.agent.doctor": {"cryptography"},
     "attestd.agent.workload": {"cryptography", "google", "grpclib", "h2", "hyperframe", "jwt"},
     "attestd.agent.auth.requests": {"requests"},
     "attestd.agent.auth.flows": {"anyio"},
@@ -304,10 +310,13 @@ def test_an_import_along_the_map_is_accepted(module: str, source: str) -> None:
     ("start", "foreign"),
     [
         ("attestd.agent", {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg"}),
+        ("attestd.agent.program", {"tpm2_pytss", "flask", "pydantic"}),
+        ("attestd.agent.running", {"flask", "pydantic", "gunicorn", "sqlite3"}),
         ("attestd.agent.auth.session", {"requests", "httpx", "httpx2", "anyio"}),
         ("attestd.agent.auth.requests", {"httpx", "httpx2", "anyio"}),
         ("attestd.agent.auth.httpx", {"requests", "httpx2"}),
         ("attestd.agent.auth.httpx2", {"requests", "httpx"}),
+        *((verb, {"tpm2_pytss"}) for verb in ("attestd.cli.agent_exec", "attestd.cli.agent_socket")),
         *((verb, {"requests", "httpx", "httpx2", "anyio"}) for verb in DEVICES_COMMANDS),
         *(
             (verb, {"flask", "pydantic", "gunicorn", "sqlite3", "sqlite_utils", "psycopg"})

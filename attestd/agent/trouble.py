@@ -7,11 +7,26 @@ or this machine (its TPM, its disk, its settings).
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from attestd.agent.errors import Misconfigured, NotEnrolled, Refusal, Unreachable, plain
-from attestd.agent.schedule import Regime
 from tpm.errors import AttestationError, DeviceError
+
+
+class Regime(StrEnum):
+    """How things stand between this machine and its service, as far as the next try depends on it."""
+
+    GOOD = "accepted"
+    OUTAGE = "unreachable"
+    FAULT = "fault"
+    """Of this machine: its TPM, its disk, its configuration."""
+    DENIED = "denied"
+    PENDING = "pending"
+    UNENROLLED = "not enrolled"
+
+
+DOUBLING = frozenset({Regime.OUTAGE, Regime.FAULT})
 
 PASSING = frozenset(
     {"slow_down", "unavailable", "conflict", "nonce_spent", "nonce_expired", "log_needed", "not_found"}

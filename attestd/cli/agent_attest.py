@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from attestd.agent.attest import Wanted, attest
-from attestd.agent.deliver import deliver
+from attestd.agent.delivery.deliver import deliver
 from attestd.agent.errors import plain
 from attestd.agent.formats import SUFFIXES
 from attestd.agent.logs import Logs

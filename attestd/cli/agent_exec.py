@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from attestd.agent.child import NotStarted
 from attestd.agent.errors import Refusal
-from attestd.agent.exec import Plan, execute
+from attestd.agent.program.child import NotStarted
+from attestd.agent.program.exec import Plan, execute
 from attestd.cli import failures
 from attestd.cli.agent_options import check_name, reported
 from attestd.cli.agent_socket import socket_option

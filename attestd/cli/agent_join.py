@@ -13,10 +13,10 @@ import click
 
 from attestd.agent.doctor.checks import JOINING, checks
 from attestd.agent.errors import Refusal, plain
-from attestd.agent.home import Home
-from attestd.agent.join import Joined, join, named
 from attestd.agent.machine import opened
 from attestd.agent.pin import authority, read_authorities
+from attestd.agent.running.home import Home
+from attestd.agent.running.join import Joined, join, named
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
 from attestd.agent.transport import Server

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from attestd.agent.lock import AlreadyRunning
-from attestd.agent.run import Surroundings, run
+from attestd.agent.running.run import Surroundings, run
 from attestd.cli import failures
 from attestd.cli.agent_options import reported
 from attestd.cli.agent_settings import settings_from, settings_options

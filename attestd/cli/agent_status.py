@@ -13,7 +13,7 @@ from attestd.agent.errors import plain
 from attestd.agent.lock import running_agent
 from attestd.agent.logs import boot_id
 from attestd.agent.machine import opened
-from attestd.agent.standing import nothing_told
+from attestd.agent.running.standing import nothing_told
 from attestd.agent.state import State
 from attestd.agent.trouble import sentence
 from attestd.cli.agent_options import check_server, enrolled_options, reported, state_option, tpm_option

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from attestd.agent.directory import Owner, foreseen
+from attestd.agent.delivery.directory import Owner, foreseen
+from attestd.agent.delivery.files import holds_secrets
 from attestd.agent.doctor.check import Unread, made
-from attestd.agent.files import holds_secrets
 from attestd.agent.lock import running_agent
 from attestd.agent.state import Membership, State
 from attestd.agent.workload.rules import Rule

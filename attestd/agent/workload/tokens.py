@@ -14,11 +14,10 @@ from grpclib.exceptions import GRPCError
 
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 from attestd.agent.proofs import target
-from attestd.agent.schedule import Regime
 from attestd.agent.settings import Workload
 from attestd.agent.token import AccessToken, Asked
 from attestd.agent.transport import good_nonce
-from attestd.agent.trouble import trouble_of
+from attestd.agent.trouble import Regime, trouble_of
 from attestd.agent.workload import answers, messages
 from attestd.agent.workload.answers import denied, invalid, unavailable
 from attestd.agent.workload.calls import Methods, Served

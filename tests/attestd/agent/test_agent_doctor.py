@@ -40,7 +40,7 @@ from attestd.agent.logs import LogFiles
 from attestd.agent.settings import Settings
 from attestd.agent.state import Membership
 from attestd.agent.workload.rules import Rule
-from tests.attestd.agent.simulated import workload
+from tests.attestd.agent.running.simulated import workload
 from tests.recorded import EVENT_LOG, IMA_LIST, registers, userspace_log
 from tpm.device.device import Device
 from tpm.device.endorsement import Endorsement

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from attestd.agent.directory import Owner, foreseen, secret_directory
+from attestd.agent.delivery.directory import Owner, foreseen, secret_directory
 from attestd.agent.doctor.check import Check, Unread
 from attestd.agent.doctor.checks import ALL, JOINING, TPM, checks
 from attestd.agent.doctor.machine_readings import read_runner
@@ -28,7 +28,7 @@ from attestd.agent.logs import LogFiles
 from attestd.agent.settings import Settings, load_settings
 from attestd.clock import now_ms
 from tests.attestd.agent.far_side import FarSide, answer
-from tests.attestd.agent.running import Running
+from tests.attestd.agent.running.started import Running
 from tests.attestd.web.certificates import Authority
 from tests.recorded import EVENT_LOG, IMA_LIST, play, userspace_log
 from tests.serving import Agent, Serving

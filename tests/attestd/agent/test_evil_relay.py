@@ -32,7 +32,7 @@ from tests.attestd.agent.far_side import (
     challenge,
     problem,
 )
-from tests.attestd.agent.simulated import Line, World, world
+from tests.attestd.agent.running.simulated import Line, World, world
 from tests.deployment import SERVER
 from tests.tpm.device.leftovers import leftovers
 from tpm.device.device import Device

@@ -17,14 +17,17 @@ RUNNING_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
 RUNNING_OF_OS = ("system", "popen", "exec", "spawn", "posix_spawn", "fork", "startfile")
 
 RUNS = {
-    "attestd.agent.child": {"ctypes", "subprocess"},
-    "attestd.agent.on_renewal": {"ctypes", "subprocess"},
+    "attestd.agent.program.child": {"ctypes", "subprocess"},
+    "attestd.agent.delivery.on_renewal": {"ctypes", "subprocess"},
 }
 """What runs programs: the one that `attestd agent exec` was given, and the one that the settings name. Each
 has the C library take the agent's capabilities from it first."""
-ASKS = {"attestd.agent.child": {"attestd.agent.exec"}, "attestd.agent.on_renewal": {"attestd.agent.files"}}
+ASKS = {
+    "attestd.agent.program.child": {"attestd.agent.program.exec"},
+    "attestd.agent.delivery.on_renewal": {"attestd.agent.delivery.files"},
+}
 """Who has them run it."""
-NAMED_BY_US = {"attestd.agent.run", "attestd.agent.state", "attestd.agent.supply"}
+NAMED_BY_US = {"attestd.agent.running.run", "attestd.agent.state", "attestd.agent.program.supply"}
 """Where an attribute is looked up by a name that is not written there: names of our own fields."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from attestd.agent.attest import Received, Wanted
-from attestd.agent.deliver import deliver
+from attestd.agent.delivery.deliver import deliver
 from attestd.agent.errors import Refusal, Unreachable
 from attestd.agent.machine import Machine
 from tests.attestd.agent.far_side import ATTEST, BUNDLE, FarSide, member_of

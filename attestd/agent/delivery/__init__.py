@@ -1,0 +1,1 @@
+"""How do credentials come to programs as files, and go again at their end?"""

@@ -1,0 +1,1 @@
+"""How does a machine keep its identity for years? What runs all the time, and what it does when."""

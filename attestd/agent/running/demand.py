@@ -1,0 +1,204 @@
+"""What does a local caller get that is not in the picture: JWT-SVIDs for audiences that it names, access
+tokens, and proofs with them?
+
+Each costs the service something, so it is kept until half of its life, one that failed is not asked for again
+at once, and a caller that asks without end is told to wait before the service is asked.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from attestd.agent.attest import Wanted
+from attestd.agent.errors import Misconfigured, Refusal, Unreachable
+from attestd.agent.holdings import Bundle, Holdings, JwtSvid
+from attestd.agent.machine import Machine
+from attestd.agent.running.bundle import fetch_bundle, header_of, key_ids
+from attestd.agent.running.home import Home
+from attestd.agent.running.received import not_ours, read_jwt
+from attestd.agent.settings import Settings, Workload
+from attestd.agent.token import AccessToken, Asked, ClientAttestation, attest_client, request_token
+from attestd.clock import now_ms
+from tpm.errors import DeviceError
+
+KEPT = 256
+"""Of each kind, the ones last used."""
+ASKED_A_MINUTE = 30
+"""Of the service, for all callers together: the machine's own rounds must not starve."""
+AGAIN_MS = 5000
+"""What failed is not asked for again before this."""
+_ENDED = frozenset({"invalid_client", "invalid_grant", "use_fresh_attestation", "invalid_client_attestation"})
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Generic[Item]):
+    item: Item
+    half: int
+    """Milliseconds: half of its life is over."""
+    end: int
+
+
+class _Shelf(Generic[Item]):
+    """What was used longest ago goes first. Looked at by one thread while another puts things in."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, _Kept[Item]] = OrderedDict()
+
+    def put(self, key: Hashable, item: Item, *, now: int, end: int) -> Item:
+        self._kept[key] = _Kept(item, now + (end - now) // 2, end)
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return item
+
+    def fresh(self, key: Hashable, now: int) -> Item | None:
+        """In the first half of its life."""
+        kept = self._kept.get(key)
+        return kept.item if kept is not None and now < kept.half else None
+
+    def live(self, key: Hashable, now: int) -> Item | None:
+        """Before its end."""
+        kept = self._kept.get(key)
+        return kept.item if kept is not None and now < kept.end else None
+
+    def drop(self, key: Hashable) -> None:
+        self._kept.pop(key, None)
+
+
+class Demands:
+    """The `kept_…` methods may be called by any thread; the others use TPM and network, in one thread."""
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        holdings: Callable[[], Holdings],
+        *,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        """`holdings` gives the picture of now."""
+        self._home, self._settings, self._holdings, self._clock = home, settings, holdings, clock
+        self._svids: _Shelf[JwtSvid] = _Shelf()
+        self._attestations: _Shelf[ClientAttestation] = _Shelf()
+        self._tokens: _Shelf[AccessToken] = _Shelf()
+        self._given: _Shelf[tuple[str, AccessToken]] = _Shelf()
+        self._failures: OrderedDict[Hashable, tuple[int, Exception]] = OrderedDict()
+        self._asked: deque[int] = deque(maxlen=ASKED_A_MINUTE)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """What is not allowed any more is not given any more, though it is still kept."""
+        self._settings = settings
+
+    def kept_jwt_svid(self, agent: str, audiences: tuple[str, ...], *, now: int) -> JwtSvid | None:
+        """One that is there and fresh; none for an agent that holds nothing any more. Misconfigured for what
+        no workload of this machine has."""
+        self._check(self._workload(agent), audiences, form="jwt-svid")
+        svid, picture = self._svids.fresh((agent, audiences), now), self._holdings()
+        if svid is None or agent not in picture.held:
+            return None
+        return svid if picture.bundle is None or _vouched(svid, picture.bundle) else None
+
+    def jwt_svid(self, agent: str, audiences: tuple[str, ...]) -> JwtSvid:
+        """A new one. Refusal, Unreachable, DeviceError or Misconfigured."""
+        self._check(self._workload(agent), audiences, form="jwt-svid")
+        return self._tried((agent, audiences), lambda: self._new_svid(agent, audiences))
+
+    def kept_token(self, asked: Asked, *, now: int) -> AccessToken | None:
+        """As `kept_jwt_svid`."""
+        self._check(self._workload(asked.agent), (asked.audience,))
+        return self._tokens.fresh(asked, now) if asked.agent in self._holdings().held else None
+
+    def access_token(self, asked: Asked) -> AccessToken:
+        """As `jwt_svid`."""
+        self._check(self._workload(asked.agent), (asked.audience,))
+        return self._tried(asked, lambda: self._new_token(asked))
+
+    def proof(self, agent: str, access_token: str, method: str, url: str, *, nonce: str | None) -> str:
+        """The header `DPoP` for one request. Misconfigured for a token that this agent was not given here, or
+        an address that is none."""
+        now = self._clock()
+        owner, token = self._given.live(access_token, now) or (None, None)
+        if token is None or owner != agent:
+            raise Misconfigured(f"{agent} has no such token here; it has ended, or is another's: ask for one")
+        try:
+            return token.headers(method, url, now=now, nonce=nonce)["DPoP"]
+        except ValueError as error:
+            raise Misconfigured(f"{url!r}: {error}") from None
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def _new_svid(self, agent: str, audiences: tuple[str, ...]) -> JwtSvid:
+        machine = self._machine()
+        bundle = self._holdings().bundle or fetch_bundle(machine.server)[0]
+        (part,) = machine.attest(Wanted(agent, ("jwt-svid",), "software", audiences, ())).parts
+        now = self._clock()
+        try:
+            svid = read_jwt(part.credentials[0], audiences, bundle, now=now)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise not_ours(error) from None
+        return self._svids.put((agent, audiences), svid, now=now, end=svid.expires_at)
+
+    def _new_token(self, asked: Asked) -> AccessToken:
+        machine, now = self._machine(), self._clock()
+        kept = self._attestations.fresh(asked.agent, now)
+        if kept is not None:
+            try:
+                return self._token(machine, kept, asked)
+            except Refusal as refusal:
+                if refusal.error not in _ENDED:
+                    raise
+                # The machine is judged otherwise since, or has booted: it says anew how it is.
+                self._attestations.drop(asked.agent)
+        attestation = attest_client(machine, asked.agent)
+        self._attestations.put(asked.agent, attestation, now=now, end=attestation.expires_at)
+        return self._token(machine, attestation, asked)
+
+    def _token(self, machine: Machine, attestation: ClientAttestation, asked: Asked) -> AccessToken:
+        token = request_token(machine.server, attestation, asked, now=self._clock())
+        end = token.got_at + token.expires_in * 1000
+        self._given.put(token.text, (asked.agent, token), now=token.got_at, end=end)
+        return self._tokens.put(asked, token, now=token.got_at, end=end)
+
+    def _tried(self, key: Hashable, work: Callable[[], Answer]) -> Answer:
+        """At most so often for all, and what failed not at once again: then the same error."""
+        now = self._clock()
+        failed_at, failure = self._failures.get(key, (0, None))
+        if failure is not None and failed_at <= now < failed_at + AGAIN_MS:
+            raise failure
+        if len(self._asked) == ASKED_A_MINUTE and 0 <= now - self._asked[0] < 60_000:
+            raise Unreachable("the callers of this machine ask for more tokens than it asks its service for")
+        self._asked.append(now)
+        self._failures.pop(key, None)
+        try:
+            return work()
+        except (Refusal, Unreachable, DeviceError, Misconfigured) as error:
+            self._failures[key] = (now, error)
+            while len(self._failures) > KEPT:
+                self._failures.popitem(last=False)
+            raise
+
+    def _machine(self) -> Machine:
+        return self._home.machine(self._settings.server)
+
+    def _workload(self, agent: str) -> Workload:
+        for workload in self._settings.workloads:
+            if workload.agent == agent:
+                return workload
+        raise Misconfigured(f"no workload of this machine is the agent {agent}")
+
+    @staticmethod
+    def _check(workload: Workload, audiences: tuple[str, ...], *, form: str | None = None) -> None:
+        if form is not None and form not in workload.formats:
+            raise Misconfigured(f"{workload.agent} has no {form}: its formats in the settings do not name it")
+        foreign = [each for each in audiences if each not in workload.audiences]
+        if foreign or not audiences:
+            named = foreign[0] if foreign else "nobody"
+            raise Misconfigured(f"{named} is none of {workload.agent}'s audiences in the settings")
+
+
+def _vouched(svid: JwtSvid, bundle: Bundle) -> bool:
+    return header_of(svid.text)["kid"] in key_ids(bundle.jwt_keys)

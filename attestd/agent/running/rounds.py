@@ -1,0 +1,42 @@
+"""How does a round go that begins wherever this machine is: not enrolled yet, or not known any more?"""
+
+from collections.abc import Callable, Sequence
+
+from attestd.agent.errors import Refusal
+from attestd.agent.running.home import Home
+from attestd.agent.running.renewal import Renewed, renew
+from attestd.agent.running.schedule import DENIED_PAUSE
+from attestd.agent.settings import Settings, Workload
+from attestd.agent.trouble import FORGOTTEN, LOST
+from tpm.errors import DeviceError
+
+
+class Rounds:
+    """Of one machine, in one thread. Enrolling anew is tried once in a denial's pause."""
+
+    def __init__(self, home: Home, *, clock: Callable[[], int], say: Callable[[str], None]) -> None:
+        self._home, self._clock, self._say = home, clock, say
+        self._reactivated_at: int | None = None
+
+    def run(self, settings: Settings, workloads: Sequence[Workload]) -> Renewed:
+        """One accepted round. Refusal, Unreachable, DeviceError, Misconfigured or AnotherTpm."""
+        machine = self._home.enrolled(settings.server)
+        try:
+            renewed = renew(machine, workloads, clock=self._clock)
+        except (DeviceError, Refusal) as error:
+            if not (settings.reactivate and self._helps(error)):
+                raise
+            lost = error.reason if isinstance(error, DeviceError) else error.code
+            self._reactivated_at = self._clock()
+            self._say(f"enrolling anew as the same device ({lost})")
+            self._home.reactivate()
+            renewed = renew(machine, workloads, clock=self._clock)
+        self._home.admitted()
+        return renewed
+
+    def _helps(self, error: DeviceError | Refusal) -> bool:
+        """Is it the attestation key that is not known any more, and was enrolling anew not tried just now?"""
+        word, words = (error.reason, LOST) if isinstance(error, DeviceError) else (error.code, FORGOTTEN)
+        before = self._reactivated_at
+        rested = before is None or not 0 <= self._clock() - before < DENIED_PAUSE // 2
+        return word in words and rested

@@ -1,0 +1,299 @@
+"""What has to be done next so that this machine keeps what it is entitled to, and when?
+
+A round when what is held is half through its life, or when a try failed and its pause is over; the bundle on
+its own schedule; while denied, a look at whether the machine is another now. Nothing here waits: `due` says
+when, `work` does it, in one thread. Old credentials stay until they end, whatever a round says.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from attestd.agent.errors import Misconfigured
+from attestd.agent.holdings import NEVER, Bundle, Holdings, first_end
+from attestd.agent.logs import boot_id
+from attestd.agent.running import schedule
+from attestd.agent.running.bundle import bundle_pem, fetch_bundle, orphaned
+from attestd.agent.running.home import Home
+from attestd.agent.running.outlet import Nowhere, Outlet
+from attestd.agent.running.posture import Watch
+from attestd.agent.running.renewal import Renewed
+from attestd.agent.running.rounds import Rounds
+from attestd.agent.running.schedule import Tries
+from attestd.agent.running.standing import Standing, last_outcome, say_expiry
+from attestd.agent.settings import Settings
+from attestd.agent.trouble import DOUBLING, FINAL, Regime, Trouble, sentence, trouble_of
+from attestd.clock import now_ms, rfc3339
+
+BACKWARDS_MS = 2000
+"""A clock that is set back by more than this makes every plan void."""
+_WAITING = "the first attestation has not ended yet"
+
+
+class Upkeep:
+    """One machine's plan and holdings. `holdings` is replaced whole and may be read from any thread.
+
+    The first try is made at once, also where a whole fleet begins together: how long a boot takes spreads it
+    as well as any pause would, and a service that has too much to do says when to come back.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        *,
+        clock: Callable[[], int] = now_ms,
+        draw: schedule.Draw = random.random,
+        say: Callable[[str], None] = lambda _: None,
+        outlet: Outlet | None = None,
+    ) -> None:
+        """`clock` in milliseconds, `draw` from 0 to 1, `say` takes one line for the operator's journal."""
+        self._outlet: Outlet = outlet or Nowhere()
+        self._home, self._clock, self._draw, self._say = home, clock, draw, say
+        self._settings = self._wished = settings
+        self._tries = Tries()
+        self._trouble: Trouble | None = None
+        self._policy: Mapping[str, Any] | None = None
+        self._since = self._seen = clock()
+        self._round_at = self._seen
+        self._bundle_at = NEVER
+        self._watch = Watch(home.tcti, home.state.directory, home.files)
+        self._bundle_failures = 0
+        self._rounds = Rounds(home, clock=clock, say=say)
+        self._withheld_until: dict[str, int] = {}
+        self._unsealed: Mapping[str, str] = {}
+        self._ended_at: int | None = None
+        self._notes: Mapping[str, str] = {}
+        self._told: dict[str, Any] = {}
+        self.holdings = Holdings({}, {each.agent: _WAITING for each in settings.workloads}, None)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Other workloads from the next `work` on, which is due at once. From any thread."""
+        self._wished = settings
+
+    def due(self) -> int:
+        """When there is something to do next."""
+        if self._wished is not self._settings:
+            return self._seen
+        others = (self._watch.due, self._outlet.due())
+        return min(
+            self._round_at, self._refresh_due(), self._expiry(), *(at for at in others if at is not None)
+        )
+
+    def work(self) -> None:
+        """Do what is due, at most one thing that takes the network. Raises nothing that a later try may
+        mend."""
+        now = self._clock()
+        if now < self._seen - BACKWARDS_MS:
+            self._say(f"the clock went back by {(self._seen - now) // 1000} seconds; beginning anew")
+            self._tries = replace(self._tries, times=())
+            self._withheld_until.clear()
+            self._round_at = now
+        self._seen = now
+        if self._wished is not self._settings:
+            self._take_settings(self._wished, now)
+        self._drop_expired(now)
+        if self._watch.due is not None and now >= self._watch.due and self._watch.changed(now):
+            self._say("a register or a log changed; trying at once")
+            self._withheld_until.clear()
+            self._round_at = self._tries.not_before(now)
+        outlet_due = self._outlet.due()
+        if now >= self._round_at:
+            self._round()
+        elif now >= self._refresh_due():
+            self._refresh()
+        elif not self._outlet.troubles and (outlet_due is None or now < outlet_due):
+            return
+        self._tell()
+
+    def standing(self) -> Standing:
+        """What is told of all this."""
+        try:
+            membership = self._home.state.membership()
+        except Misconfigured:
+            membership = None
+        return Standing(
+            pid=os.getpid(),
+            boot_id=boot_id(),
+            time=self._clock(),
+            server=membership.server if membership else self._settings.server,
+            device_id=membership.device_id if membership else None,
+            trouble=self._trouble,
+            policy=self._policy,
+            since=self._since,
+            tries=self._tries.in_a_row if self._trouble else 0,
+            holdings=self.holdings,
+            notes=self._notes,
+            next_at=self._round_at,
+        )
+
+    def _take_settings(self, settings: Settings, now: int) -> None:
+        """Who is not named any more has nothing any more."""
+        self._settings = settings
+        self._outlet.reconfigure(settings.workloads)
+        self._withheld_until.clear()
+        self._round_at = self._tries.not_before(now)
+        old = self.holdings
+        named = {each.agent: each for each in settings.workloads}
+        held = {a: replace(h, workload=named[a]) for a, h in old.held.items() if a in named}
+        withheld = {a: old.withheld.get(a, _WAITING) for a in named if a not in held}
+        self.holdings = Holdings(held, withheld, old.bundle)
+
+    # --- a round ----------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        now, withheld = self._clock(), self._withheld_until
+        wanted = [each for each in self._settings.workloads if withheld.get(each.agent, now) <= now]
+        try:
+            renewed = self._rounds.run(self._settings, wanted)
+        except Exception as error:  # Whatever it was, the next try is planned.
+            self._fail(trouble_of(error))
+        else:
+            self._succeed(renewed)
+
+    def _succeed(self, renewed: Renewed) -> None:
+        now = self._clock()
+        if self._trouble is not None or self._policy is None:
+            self._say(f"accepted by {_policy_name(renewed.policy)}")
+            self._since = now
+        changed = self._policy not in (None, renewed.policy)
+        skipped = {agent for agent, until in self._withheld_until.items() if until > now}
+        for agent, why in renewed.withheld.items():
+            self._withheld_until[agent] = now + schedule.WITHHELD_PAUSE
+            self._say(f"nothing for {agent}: {why}")
+        withheld = {agent: self.holdings.withheld.get(agent, _WAITING) for agent in skipped}
+        for agent in renewed.held:
+            self._withheld_until.pop(agent, None)
+        self._trouble, self._policy, self._unsealed = None, renewed.policy, renewed.unsealed
+        self._tries = replace(self._tries, regime=Regime.GOOD, in_a_row=0)
+        self._watch.end()
+        self._round_at = schedule.renewal_at(now, renewed.until, self._draw)
+        if self._withheld_until:
+            self._round_at = min(self._round_at, *self._withheld_until.values())
+        if changed and skipped:  # Another version may give what the last one did not.
+            self._withheld_until.clear()
+            self._round_at = now
+        self._take_bundle(renewed.bundle, renewed.hint)
+        withheld |= renewed.withheld
+        self.holdings = Holdings(renewed.held, withheld, renewed.bundle, frozenset(withheld))
+        self._ended_at = now
+        self._say(f"holding credentials for {len(renewed.held)}; next round {rfc3339(self._round_at)}")
+
+    def _fail(self, trouble: Trouble) -> None:
+        now = self._clock()
+        if self._trouble is None or self._trouble.regime != trouble.regime:
+            self._since = now
+        told = self._trouble.findings if self._trouble is not None else ()
+        self._trouble = trouble
+        self._tries = self._tries.failed(trouble.regime, now)
+        self._round_at = self._tries.next_at(now, self._draw, retry_after=trouble.retry_after)
+        self._watch.end()
+        if trouble.regime is Regime.DENIED:
+            self._watch.begin(now)
+        if trouble.code in FINAL and self.holdings.held:
+            self._say("what this machine had is given to nobody any more")
+            self.holdings = replace(self.holdings, held={})
+        if trouble.regime in (Regime.DENIED, Regime.PENDING):
+            self._ended_at = now
+        held = self.holdings.held
+        without = {each.agent: str(trouble) for each in self._settings.workloads if each.agent not in held}
+        refused = self._refused(without)
+        if (without, refused) != (self.holdings.withheld, self.holdings.refused):
+            self.holdings = replace(self.holdings, withheld=without, refused=refused)
+        if trouble.findings != told:
+            for finding in trouble.findings:
+                self._say(sentence(finding))
+        if trouble.regime is Regime.UNENROLLED and self._tries.in_a_row > 1:
+            return
+        self._say(f"{trouble}; next try {rfc3339(self._round_at)}{say_expiry(held.values(), now)}")
+
+    def _keep_last(self) -> None:
+        """For `agent status`, as after `agent attest`: how the last attestation ended, if that is new."""
+        if self._ended_at is None:
+            return
+        told = last_outcome(self._trouble, self._policy, self._settings.workloads, now=self._ended_at)
+        self._ended_at = None
+        with suppress(OSError):  # A full disk is told of where the standing is written.
+            self._home.state.keep_last(told)
+
+    # --- beside the rounds ------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Another bundle, without a round; with one at once if we hold what it does not vouch for."""
+        now = self._clock()
+        try:
+            machine = self._home.machine(self._settings.server)
+            bundle, hint = fetch_bundle(machine.server)
+        except Exception as error:
+            trouble = trouble_of(error)
+            self._bundle_failures += 1
+            self._bundle_at = now + schedule.pause(
+                Regime.OUTAGE, self._bundle_failures, self._draw, retry_after=trouble.retry_after
+            )
+            self._say(f"the bundle was not read: {trouble.detail}")
+            return
+        self._take_bundle(bundle, hint)
+        if bundle == self.holdings.bundle:
+            return
+        pem = {"bundle.pem": bundle_pem(bundle)}
+        held = {a: replace(h, files={**h.files, **pem}) for a, h in self.holdings.held.items()}
+        self.holdings = replace(self.holdings, held=held, bundle=bundle)
+        if orphaned(self.holdings.held.values(), bundle, now=now):
+            self._say("a signing key was retired; renewing at once")
+            self._round_at = self._tries.not_before(now)
+
+    def _refresh_due(self) -> int:
+        """Not while each round fails before, or at, the bundle that it begins with."""
+        waits = self._trouble is not None and self._trouble.regime not in (Regime.DENIED, Regime.PENDING)
+        return NEVER if waits else self._bundle_at
+
+    def _take_bundle(self, bundle: Bundle, hint: int | None) -> None:
+        self._bundle_failures = 0
+        self._bundle_at = schedule.refresh_at(self._clock(), hint, self._draw)
+
+    def _expiry(self) -> int:
+        return min((first_end(held) for held in self.holdings.held.values()), default=NEVER)
+
+    def _drop_expired(self, now: int) -> None:
+        """Whoever waits for another picture sees that something ended."""
+        if now < self._expiry():
+            return
+        before = self.holdings.held
+        live = {agent: held.at(now) for agent, held in before.items()}
+        gone = [agent for agent in live if first_end(live[agent]) == NEVER != first_end(before[agent])]
+        for agent in gone:
+            self._say(f"what {agent} had has expired")
+            del live[agent]
+        why = str(self._trouble) if self._trouble else "what there was has expired"
+        withheld = {**self.holdings.withheld, **dict.fromkeys(gone, why)}
+        refused = self._refused(withheld)
+        self.holdings = replace(self.holdings, held=live, withheld=withheld, refused=refused)
+        self._tell()
+
+    def _refused(self, without: Iterable[str]) -> frozenset[str]:
+        """Whom of them the service decided about: while it cannot be asked, by its last word."""
+        regime = Regime.GOOD if self._trouble is None else self._trouble.regime
+        if regime is Regime.DENIED:
+            return frozenset(without)
+        return self.holdings.refused.intersection(without) if regime in DOUBLING else frozenset()
+
+    def _tell(self) -> None:
+        """Files first: whoever waits for this machine's identity finds them."""
+        self._outlet.show(self.holdings, now=self._clock())
+        self._notes = {**self._unsealed, **self._outlet.troubles}
+        self._keep_last()
+        told = self.standing().told()
+        if told | {"time": None} == self._told | {"time": None}:
+            return  # Every write wears out a little of the disk.
+        try:
+            self._home.state.keep_standing(told)
+            self._told = told
+        except OSError as error:
+            self._say(f"the standing was not written: {error.strerror or error}")
+
+
+def _policy_name(policy: Mapping[str, Any]) -> str:
+    return f"{policy.get('name')}@{policy.get('version')}"
