@@ -37,8 +37,8 @@ class Owner:
 def secret_directory(path: Path, *, owner: Owner | None = None, in_memory: bool = True) -> Iterator[int]:
     """A descriptor of the directory, made where it is missing: 0700, or 0710 with the owner's group.
 
-    What is there already keeps its mode and is judged. `in_memory`: it must forget when the power goes.
-    Misconfigured with the fix.
+    What is there already is judged as it is; but one that was ours alone becomes the owner's to pass through.
+    `in_memory`: it must forget when the power goes. Misconfigured with the fix.
     """
     whole = Path(os.path.normpath(path))
     trusted = {0, os.geteuid()} | ({owner.uid} if owner is not None else set())
@@ -48,6 +48,9 @@ def secret_directory(path: Path, *, owner: Owner | None = None, in_memory: bool 
             here = _stepped(here, step, _PASS, in_memory=in_memory)
             _judge_step(here, step, trusted)
         here = _stepped(here, whole, _OPEN, owner, in_memory=in_memory)
+        if _ours_alone(os.fstat(here), os.geteuid()) and owner is not None:
+            with suppress(OSError):  # Without the right to it, it is judged as it is.
+                make_private(here, owner)
         _judge_end(here, whole, owner, os.geteuid())
         if in_memory:
             _judge_memory(here, whole)
@@ -77,7 +80,7 @@ def foreseen(path: Path, *, us: int, owner: Owner | None = None, in_memory: bool
             here = there
             if step != whole:
                 _judge_step(here, step, trusted)
-        _judge_end(here, whole, owner, us)
+        _judge_end(here, whole, None if _ours_alone(os.fstat(here), us) else owner, us)
         if in_memory:
             _judge_memory(here, whole)
         return True
@@ -174,6 +177,11 @@ def _judge_end(here: int, path: Path, owner: Owner | None, us: int) -> None:
         raise Misconfigured(
             f"{path} lets user {owner.uid} not pass to its files; remove it, it is made as it must be"
         )
+
+
+def _ours_alone(told: os.stat_result, us: int) -> bool:
+    """As it was made before the files in it had another owner."""
+    return told.st_uid == us and stat.S_IMODE(told.st_mode) == 0o700
 
 
 def _passable(told: os.stat_result, owner: Owner) -> bool:

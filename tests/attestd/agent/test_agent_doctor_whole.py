@@ -422,6 +422,9 @@ def test_what_would_be_refused_when_the_files_are_made_is_foreseen(tmp_path: Pat
         assert words in said[name]
     with pytest.raises(Misconfigured, match="user 7 may not make it"):
         foreseen(Path("/dev/none"), us=7, in_memory=False)
+    # What is ours alone becomes the owner's to pass; what is a group's already stays as it is.
+    assert foreseen(ways["private"], us=us, owner=Owner(7, 7), in_memory=False)
+    ways["private"].chmod(0o750)
     with pytest.raises(Misconfigured, match="lets user 7 not pass"):
         foreseen(ways["private"], us=us, owner=Owner(7, 7), in_memory=False)
 

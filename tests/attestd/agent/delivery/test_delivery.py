@@ -34,7 +34,7 @@ from tests.attestd.agent.delivery.delivered import (
 )
 
 ROOT = os.geteuid() == 0
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -240,11 +240,24 @@ def test_ag_2_a_directory_of_somebody_else_is_refused(memory: Path) -> None:
 
 def test_a_directory_that_its_user_cannot_pass_is_refused_with_the_fix(memory: Path) -> None:
     folder = memory / "files"
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o750)
     theirs = workload(folder, user=frozenset({str(STRANGER)}))
     with pytest.raises(Misconfigured, match="remove it, it is made as it must be"):
         Delivered(theirs, chowns=True).check()
     Delivered(workload(folder, user=frozenset({str(os.geteuid())})), chowns=True).check()
+
+
+def test_what_was_the_agents_alone_becomes_its_users_to_pass_where_the_agent_may(memory: Path) -> None:
+    folder = memory / "files"
+    folder.mkdir(mode=0o700)
+    theirs = workload(folder, user=frozenset({str(STRANGER)}))
+    if ROOT:
+        Delivered(theirs, chowns=True).check()
+        assert (mode(folder), folder.stat().st_gid) == (0o710, STRANGER)
+    else:
+        with pytest.raises(Misconfigured, match="remove it, it is made as it must be"):
+            Delivered(theirs, chowns=True).check()
+        assert mode(folder) == 0o700
 
 
 def test_two_workloads_do_not_share_a_directory(memory: Path) -> None:

@@ -182,6 +182,6 @@ def test_ag_2_the_command_has_none_of_the_agents_capabilities() -> None:
         became = ["--reuid", "54321", "--regid", "54321", "--clear-groups"]
         rights, held = "+dac_read_search", "0000000000000004"
         command = ["setpriv", *became, "--inh-caps", rights, "--ambient-caps", rights, PYTHON]
-    repository = Path(__file__).parents[3]
+    repository = Path(__file__).parents[4]
     ended = subprocess.run([*command, "-c", _SERVICE], cwd=repository, capture_output=True, text=True)
     assert (ended.stderr, held in ended.stdout) == ("CapEff:\t0000000000000000\n", True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ATTESTD = Path(sys.executable).with_name("attestd")
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 _TELL = """
 import json, os, sys
