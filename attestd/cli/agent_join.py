@@ -16,11 +16,11 @@ from attestd.agent.errors import Refusal, plain
 from attestd.agent.machine import opened
 from attestd.agent.pin import authority, read_authorities
 from attestd.agent.running.home import Home
-from attestd.agent.running.join import Joined, join, named
+from attestd.agent.running.join import Joined, check_unbound, join, named
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
 from attestd.agent.transport import Server
-from attestd.agent.trouble import AnotherTpm, trouble_of
+from attestd.agent.trouble import trouble_of
 from attestd.cli import failures
 from attestd.cli.agent_doctor import line_of
 from attestd.cli.agent_options import check_name, reported
@@ -50,6 +50,7 @@ def command(url: str, agents: tuple[str, ...], wait: bool, server: str | None, *
     state = State(settings.state)
     with reported():
         _tidy(settings, state)
+        check_unbound(state, url)
     _check(settings)
     with reported():
         _keep_trust(url, state, settings, ca=named_ca)
@@ -61,8 +62,6 @@ def command(url: str, agents: tuple[str, ...], wait: bool, server: str | None, *
                 _tell_pending(state)
                 return
             raise failures.Failure("\n".join(_refused(refusal, state))) from None
-        except AnotherTpm as error:
-            raise failures.Failure(str(error)) from None
     for line in _told(joined):
         click.echo(line)
     if joined.withheld:
@@ -90,12 +89,16 @@ def _tidy(settings: Settings, state: State) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """Shows what an identity rests on. Failure where something of it is missing, Unreachable where that is
-    the service alone."""
-    failed = []
+    """Looks at what an identity rests on and shows what is not as it should be. Failure where something of it
+    is missing, Unreachable where that is the service alone."""
+    found = []
     for check in checks(settings, now=now_ms, groups=JOINING):
-        click.echo(line_of(check), err=True)
-        failed += [check.name] if check.verdict == "fail" else []
+        found.append(check)
+        if check.verdict != "ok":
+            _say(line_of(check))
+    good = [check.name for check in found if check.verdict == "ok"]
+    _say(f"ok    {len(good)} of {len(found)} checks: {', '.join(good)}")
+    failed = [check.name for check in found if check.verdict == "fail"]
     if failed:
         kind = failures.Unreachable if failed == ["server"] else failures.Failure
         raise kind(f"not joined: mend what FAILs ({', '.join(failed)}) and do it again")
@@ -103,9 +106,6 @@ def _check(settings: Settings) -> None:
 
 def _keep_trust(url: str, state: State, settings: Settings, *, ca: Path | None) -> None:
     """What the operator named is the agent's from now on. Misconfigured or Unreachable."""
-    membership = state.membership()
-    if membership is not None and membership.server != url:
-        return  # Another service than this machine's: told where it is joined, and nothing of it kept.
     if ca is not None:
         state.keep_ca(read_authorities(ca))
     else:

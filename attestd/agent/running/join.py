@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from attestd.agent.enroll import enroll
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable
+from attestd.agent.machine import opened
 from attestd.agent.running.home import Home
 from attestd.agent.running.renewal import Renewed
 from attestd.agent.running.rounds import Rounds
 from attestd.agent.running.standing import last_outcome
 from attestd.agent.settings import Callers, Settings, Workload
-from attestd.agent.state import Membership
-from attestd.agent.trouble import Regime, Trouble, trouble_of
+from attestd.agent.state import Membership, State
+from attestd.agent.trouble import AnotherTpm, Regime, Trouble, trouble_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
 """Seconds between two looks at whether the machine is admitted; somebody sits in front of it."""
@@ -40,6 +42,16 @@ def named(agent: str) -> Workload:
     return Workload(agent, ("x509-svid",), "tpm", (), "", NOBODY, None, (), ())
 
 
+def check_unbound(state: State, url: str | None) -> None:
+    """Misconfigured where the machine belongs to another service already."""
+    membership = state.membership()
+    if membership is not None and membership.server != url:
+        raise Misconfigured(
+            f"this machine has joined {membership.server} already; to leave it, stop the agent, remove "
+            f"{state.directory} and join again, or name another --state"
+        )
+
+
 def join(
     home: Home,
     settings: Settings,
@@ -51,21 +63,19 @@ def join(
 ) -> Joined:
     """Until the service accepts this machine; `settings.server` is there. `say` is told what is waited for.
 
-    Refusal for a decision, "device_pending" too without `wait`; Unreachable, DeviceError, Misconfigured or
-    AnotherTpm. What is issued on the way is for showing only: the running agent gets its own.
+    Refusal for a decision, "device_pending" too without `wait`; Unreachable, DeviceError or Misconfigured.
+    What is issued on the way is for showing only: the running agent gets its own.
     """
-    membership = home.state.membership()
-    if membership is not None and membership.server != settings.server:
-        raise Misconfigured(
-            f"this machine has joined {membership.server} already; to leave it, stop the agent, remove "
-            f"{home.state.directory} and join again, or name another --state"
-        )
+    check_unbound(home.state, settings.server)
+    if _is_joined(home.state):
+        say("this machine has joined already: it attests again")
+    # Whoever joins has decided what an agent alone may not.
+    settings = replace(settings, reactivate=True)
     rounds = Rounds(home, clock=clock, say=say)
-    workloads = [_to_show(each) for each in settings.workloads]
     said: str | None = None
     for pause in _pauses():
         try:
-            renewed = rounds.run(settings, workloads)
+            renewed = _round(rounds, home, settings, say)
             break
         except (Refusal, Unreachable) as error:
             trouble = trouble_of(error)
@@ -91,6 +101,30 @@ def _joined(home: Home, renewed: Renewed) -> Joined:
         if svid is not None
     }
     return Joined(membership, renewed.policy, identities, renewed.withheld)
+
+
+def _is_joined(state: State) -> bool:
+    membership, last = state.membership(), _last(state)
+    return membership is not None and membership.state == "active" and last.get("verdict") == "accepted"
+
+
+def _last(state: State) -> Mapping[str, Any]:
+    """How the last attestation ended; a damaged file is nothing lost."""
+    try:
+        return state.last() or {}
+    except Misconfigured:
+        return {}
+
+
+def _round(rounds: Rounds, home: Home, settings: Settings, say: Callable[[str], None]) -> Renewed:
+    workloads = [_to_show(each) for each in settings.workloads]
+    try:
+        return rounds.run(settings, workloads)
+    except AnotherTpm:
+        say("this machine's TPM is not the one that joined from here: it joins as a device of its own")
+        with opened(home.tcti, home.state.directory) as device:
+            enroll(device, home.connect(settings.server or ""), home.state)
+        return rounds.run(settings, workloads)
 
 
 def _pauses() -> Iterator[float]:

@@ -135,6 +135,46 @@ def test_a_machine_of_another_service_stays_there(newcomer: Agent, strict: Servi
     assert {path.name: path.read_bytes() for path in newcomer.state.iterdir()} == before
 
 
+def test_that_is_told_before_anybody_is_asked(newcomer: Agent) -> None:
+    newcomer("join", newcomer.url)
+    told = newcomer("join", "https://attestd.example.org", status=2).stderr
+    assert told.startswith(f"attestd: this machine has joined {newcomer.url} already; to leave it, ")
+    assert len(told.splitlines()) == 1
+
+
+def test_a_machine_whose_tpm_was_exchanged_joins_as_a_device_of_its_own(
+    newcomer: Agent, serving: Serving
+) -> None:
+    newcomer("join", newcomer.url)
+    before = newcomer.device_id
+    with SoftwareTpm() as other:
+        moved = Agent(other, newcomer.state, newcomer.url)
+        told = moved("join", newcomer.url, "--agent", "telemetry")
+        assert "joins as a device of its own" in told.stderr
+        assert f"spiffe://example.org/agent/telemetry/{moved.device_id}" in told.stdout
+    assert moved.device_id != before
+    assert {serving.device(each)["state"] for each in (before, moved.device_id)} == {"active"}
+
+
+def test_a_machine_whose_key_is_gone_joins_again_whatever_the_settings_say(
+    newcomer: Agent, tmp_path: Path
+) -> None:
+    newcomer("join", newcomer.url)
+    before = newcomer.device_id
+    (newcomer.state / "ak.recipe").write_bytes(b"")
+    (tmp_path / "agent.toml").write_text("reactivate = false\n")
+    newcomer("join", newcomer.url, "--config", tmp_path / "agent.toml")
+    assert newcomer.device_id == before
+
+
+def test_what_is_not_as_it_should_be_is_shown_first_and_the_rest_in_a_line(newcomer: Agent) -> None:
+    first, *others = newcomer("join", newcomer.url).stderr.splitlines()
+    assert first.startswith("warn  tpm maker       a software TPM")
+    assert others[-1].startswith("ok    ")
+    assert "pcr banks, ek certificate" in others[-1]
+    assert "this machine has joined already" in newcomer("join", newcomer.url).stderr
+
+
 def test_a_wrong_address_is_told_at_once(newcomer: Agent) -> None:
     started = time.monotonic()
     told = newcomer("join", "http://127.0.0.1:1", status=3).stderr
