@@ -36,7 +36,7 @@ check: install
 	@.venv/bin/mypy
 
 bench: install
-	@$(PYTHON) -m scripts.bench
+	@$(PYTHON) -m scripts.bench $(ARGS)
 
 fuzz: install
 	@$(PYTHON) -m scripts.fuzz $(ARGS)
