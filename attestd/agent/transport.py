@@ -95,10 +95,10 @@ class Server:
             connection.close()
         return _read(self.url, answer, raw)
 
-    def _connection(self) -> "_Connection":
+    def _connection(self) -> "BoundedConnection":
         parts = urlsplit(self.url)
         context = self._context() if parts.scheme == "https" else None
-        return _Connection(parts.hostname or "", parts.port, context)
+        return BoundedConnection(parts.hostname or "", parts.port, context)
 
     def _context(self) -> ssl.SSLContext:
         try:
@@ -109,7 +109,7 @@ class Server:
             ) from None
 
 
-class _Connection(http.client.HTTPConnection):
+class BoundedConnection(http.client.HTTPConnection):
     """HTTP/1.1 over a socket that it is given; it names its port where that is not the scheme's own."""
 
     def __init__(self, host: str, port: int | None, context: ssl.SSLContext | None) -> None:

@@ -21,11 +21,10 @@ from attestd.agent.errors import Misconfigured, plain
 from attestd.agent.pin import NotShown, fetch_certificate, fingerprint, read_authorities
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
-from attestd.agent.transport import reached
+from attestd.agent.transport import ANSWER_LIMIT, BoundedConnection, reached
 
 PATH = "/.well-known/openid-configuration"
 PATIENCE_SECONDS = 10.0
-_LIMIT = 1 << 20
 # OpenSSL's X509_V_ERR_…
 _CERTIFICATE_FAULTS = {9: "not_yet_valid", 10: "expired", 62: "another_name", 64: "another_name"}
 
@@ -74,13 +73,13 @@ def _fetch(url: str, settings: Settings, now: Callable[[], int], patience: float
     parts = urlsplit(url)
     context = _trusting(url, settings) if parts.scheme == "https" else None
     with reached(url, context, patience=patience) as connected:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+        connection = BoundedConnection(parts.hostname or "", parts.port, context)
         connection.sock = connected
         asked_at = now()
         connection.request("GET", parts.path + PATH, headers={"Accept": "application/json"})
         answer = connection.getresponse()
         answered_at = now()
-        raw = answer.read(_LIMIT)
+        raw = answer.read(ANSWER_LIMIT)
     date = _milliseconds(answer.headers.get("Date"))
     return Answer(url, answer.status, _members(raw), date, asked_at, answered_at)
 
