@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 help:
 	@echo "make demo     set everything up, then show one machine let in and one refused"
 	@echo "make test     set everything up, then run the tests (six to ten minutes)"
-	@echo "make test-vm  boot a small Debian with Secure Boot in QEMU, five times (up to half an hour)"
+	@echo "make test-vm  boot a small Debian with Secure Boot in QEMU, seven times (a quarter of an hour)"
 	@echo "make test-package  try the Debian package's life on a clean Debian with systemd (up to six minutes)"
 	@echo "make check    ruff and mypy"
 	@echo "make bench    measure against bare cryptography, as ratios"
