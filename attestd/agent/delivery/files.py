@@ -18,7 +18,7 @@ from attestd.agent.delivery.directory import Owner, secret_directory
 from attestd.agent.delivery.endings import SEALED, endings, live, names_of
 from attestd.agent.delivery.generations import Generations
 from attestd.agent.delivery.on_renewal import Commands
-from attestd.agent.errors import Misconfigured
+from attestd.agent.errors import Misconfigured, plain
 from attestd.agent.holdings import Held, Holdings
 from attestd.agent.settings import Workload
 
@@ -111,6 +111,8 @@ class Delivery:
             return str(error)
         except OSError as error:
             return f"{workload.files}: {error.strerror or error}"
+        except Exception as error:  # What one workload's directory holds must not end what all others have.
+            return f"{workload.files}: {type(error).__name__}: {plain(error)}"
         return None
 
     def _show(self, workload: Workload, held: Held | None, now: int) -> None:

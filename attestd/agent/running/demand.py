@@ -16,7 +16,7 @@ from attestd.agent.holdings import Bundle, Holdings, JwtSvid
 from attestd.agent.machine import Machine
 from attestd.agent.running.bundle import fetch_bundle, header_of, key_ids
 from attestd.agent.running.home import Home
-from attestd.agent.running.received import not_ours, read_jwt
+from attestd.agent.running.received import OffClock, not_ours, read_jwt
 from attestd.agent.settings import Settings, Workload
 from attestd.agent.token import AccessToken, Asked, ClientAttestation, attest_client, request_token
 from attestd.clock import now_ms
@@ -138,7 +138,9 @@ class Demands:
         now = self._clock()
         try:
             svid = read_jwt(part.credentials[0], audiences, bundle, now=now)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except OffClock:
+            raise
+        except Exception as error:  # As in `read_part`.
             raise not_ours(error) from None
         return self._svids.put((agent, audiences), svid, now=now, end=svid.expires_at)
 

@@ -10,6 +10,8 @@ from typing import Any
 from cryptography import x509
 
 _SEQUENCE = 0x30
+_LAST = 253_402_300_800
+"""Seconds: the year 10000, which no date of ours reaches."""
 
 
 def split_certificates(raw: bytes) -> tuple[bytes, ...]:
@@ -32,7 +34,10 @@ def claims(token: str) -> dict[str, Any]:
     parts = token.split(".")
     if len(parts) != 3:
         raise ValueError("a token has three parts")
-    payload = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    try:
+        payload = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except RecursionError:
+        raise ValueError("a token's payload is nested without end") from None
     if not isinstance(payload, dict):
         raise ValueError("a token's payload is an object")
     return payload
@@ -40,10 +45,11 @@ def claims(token: str) -> dict[str, Any]:
 
 def token_ends(token: str) -> int:
     """Milliseconds since the epoch."""
-    ends = claims(token).get("exp")
-    if ends.__class__ not in (int, float):
+    ends: Any = claims(token).get("exp")
+    # Neither NaN nor Infinity, which json reads, is between two numbers.
+    if type(ends) not in (int, float) or not 0 <= ends < _LAST:
         raise ValueError("a token without an end")
-    return int(float(ends or 0) * 1000)
+    return int(ends * 1000)
 
 
 def token_audiences(token: str) -> tuple[str, ...]:

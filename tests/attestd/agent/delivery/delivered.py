@@ -4,7 +4,8 @@ what lies there."""
 import json
 import os
 import stat
-from base64 import urlsafe_b64encode
+import textwrap
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,6 +53,20 @@ def token(end: int, **claims: object) -> str:
     parts = ({"alg": "ES256", "kid": "1"}, {"exp": end // 1000, **claims})
     written = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
     return ".".join((*written, "c2lnbmF0dXJl"))
+
+
+def spelled(payload: str) -> bytes:
+    """A token whose payload is this text, whatever it says."""
+    written = [urlsafe_b64encode(part.encode()).rstrip(b"=") for part in ('{"alg":"ES256"}', payload)]
+    return b".".join((*written, b"c2lnbmF0dXJl"))
+
+
+def another_version(certificate: bytes) -> bytes:
+    """The certificate (PEM) as X.509 of a version that there is not for certificates with extensions."""
+    lines = certificate.decode().strip().splitlines()
+    raw = b64decode("".join(lines[1:-1]))
+    changed = b64encode(raw.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)).decode()
+    return "\n".join((lines[0], *textwrap.wrap(changed, 64), lines[-1], "")).encode()
 
 
 def contents(

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -18,17 +19,19 @@ from cryptography.x509 import load_pem_x509_certificate
 from attestd.agent.delivery.files import Delivery, may_chown
 from attestd.agent.delivery.on_renewal import Commands
 from attestd.agent.errors import Misconfigured
-from attestd.agent.holdings import NOTHING
+from attestd.agent.holdings import NOTHING, Holdings
 from attestd.agent.settings import Workload
 from tests.attestd.agent.delivery.delivered import (
     MINUTE,
     NOW,
     STRANGER,
+    another_version,
     as_user,
     contents,
     generations,
     holding,
     lying,
+    spelled,
     token,
     workload,
 )
@@ -508,3 +511,58 @@ def test_one_workloads_trouble_is_not_the_others(memory: Path, tmp_path: Path) -
     delivered.show(picture, now=NOW)
     assert lying(memory / "files") == files
     assert delivered.troubles.keys() == {"telemetry"}
+
+
+# --- what cannot be read --------------------------------------------------------------------------
+
+UNREADABLE: dict[str, Callable[[bytes], tuple[str, bytes]]] = {
+    "an end that is infinite": lambda _: ("telemetry.jwt", spelled('{"exp":Infinity}')),
+    "an end that is no number": lambda _: ("telemetry.jwt", spelled('{"exp":NaN}')),
+    "an end of 400 digits": lambda _: ("telemetry.jwt", spelled('{"exp":1' + "0" * 400 + "}")),
+    "an end before all time": lambda _: ("telemetry.jwt", spelled('{"exp":-1}')),
+    "an end that is true": lambda _: ("telemetry.jwt", spelled('{"exp":true}')),
+    "claims nested without end": lambda _: ("telemetry.jwt", spelled("[" * 200_000)),
+    "a client attestation that is bytes": lambda _: ("telemetry.attestation.jwt", b"\xff.\xff.\xff"),
+    "a certificate of another version": lambda pem: ("telemetry.svid.pem", another_version(pem)),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_ag_3_what_cannot_be_read_has_ended_and_ends_nothing_else(memory: Path, what: str) -> None:
+    """The file's owner wrote it, or the service did; an agent before this one had put it there, or this one
+    is to."""
+    wanted, other = workload(memory / "files"), workload(memory / "other", agent="builder")
+    files = contents(jwt_end=NOW + 5 * MINUTE)
+    Delivered(wanted).show(holding(wanted, files), now=NOW)
+    name, bad = UNREADABLE[what](files["telemetry.svid.pem"])
+    (memory / "files" / name).write_bytes(bad)
+    (memory / "files" / name).chmod(0o600)
+    restarted = Delivered(wanted, other)
+    restarted.show(holding(other, contents("builder")), now=NOW)
+    assert name not in lying(memory / "files")
+    assert lying(memory / "files").keys() >= {"result.jwt", "bundle.pem"}
+    assert "builder.key.pem" in lying(memory / "other")
+    restarted.show(holding(wanted, files | {name: bad}), now=NOW)
+    assert (name not in lying(memory / "files"), restarted.troubles) == (True, {})
+    restarted.show(holding(wanted, files), now=NOW)
+    assert lying(memory / "files") == files
+
+
+class Unforeseen(dict[str, bytes]):
+    """Contents that cannot even be listed."""
+
+    def items(self) -> NoReturn:
+        raise RuntimeError("nobody thought of this\n")
+
+
+def test_what_nobody_thought_of_is_one_workloads_trouble_and_told(memory: Path) -> None:
+    bad, good = workload(memory / "files"), workload(memory / "other", agent="builder")
+    delivered = Delivered(bad, good)
+    held = {**holding(bad, Unforeseen()).held, **holding(good, contents("builder")).held}
+    for _ in range(2):
+        delivered.show(Holdings(held, {}, None), now=NOW)
+    assert delivered.troubles == {
+        "telemetry": f"{memory}/files: RuntimeError: nobody thought of this?",
+    }
+    assert delivered.said == [f"the files of telemetry: {delivered.troubles['telemetry']}"]
+    assert "builder.key.pem" in lying(memory / "other")

@@ -21,7 +21,9 @@ from attestd.agent.running.bundle import claims_of, fetch_bundle, header_of, orp
 from attestd.agent.running.received import CLOCK_MS, LONGEST_MS, OffClock, read_part
 from attestd.clock import now_ms
 from attestd.issue.authority import create_authority, serial_number
+from tests.attestd.agent.delivery.delivered import another_version, spelled
 from tests.attestd.agent.running.simulated import workload
+from tests.attestd.agent.tools import Tools
 from tests.serving import Agent, Serving
 from tpm.swtpm import SoftwareTpm
 
@@ -145,6 +147,69 @@ def test_ag_1_a_token_for_another_key_is_not_held(part: Part, bundle: Bundle) ->
             read(token(part, "wit-svid", cnf=key), bundle)
 
 
+@pytest.mark.parametrize("what", ["[" * 200_000, '{"exp":Infinity}', '{"exp":1' + "0" * 400 + "}"])
+@pytest.mark.parametrize("form", FORMATS[1:])
+def test_ag_1_a_token_that_no_parser_takes_is_told_as_no_answer(
+    part: Part, bundle: Bundle, form: str, what: str
+) -> None:
+    with pytest.raises(Unreachable, match="is it attestd"):
+        read(changed(part, form, token=spelled(what).decode()), bundle)
+
+
+# --- client attestations --------------------------------------------------------------------------
+
+
+def attested(part: Part, **claims: Any) -> Part:
+    """With a client attestation too, which says what the WIT-SVID does but for this."""
+    like = told(token(part, "wit-svid", **claims), "wit-svid")
+    return replace(part, credentials=(*part.credentials, {**like, "format": "client-attestation"}))
+
+
+def test_a_client_attestation_is_delivered_as_it_was_given(
+    part: Part, bundle: Bundle, tools: Tools, caller: Agent
+) -> None:
+    given = attested(part)
+    assert (
+        read(given, bundle).files["builder.attestation.jwt"].decode().strip()
+        == given.credentials[-1]["token"]
+    )
+    wanted = workload("planner", "client-attestation", key="tpm")
+    machine = Machine.enrolled(caller.tpm.tcti, caller.state)
+    (genuine,) = machine.attest(Wanted("planner", wanted.formats, "tpm", (), ())).parts
+    held = read_part(genuine, wanted, fetch_bundle(machine.server)[0], result="r.r.r", now=now_ms())
+    assert "planner.attestation.jwt" in held.files
+
+
+BAD_ATTESTATIONS: dict[str, Callable[[Part], Part]] = {
+    "with an end that is infinite": lambda part: attested(part, exp=float("inf")),
+    "with an end of 400 digits": lambda part: attested(part, exp=10**400),
+    "with an end that is no whole number": lambda part: attested(part, exp=now_ms() / 1000 + 60),
+    "for a month": lambda part: attested(part, exp=now_ms() // 1000 + LONGEST_MS // 1000 + 60),
+    "of another identity": lambda part: attested(part, sub="spiffe://example.org/agent/x"),
+    "of another trust domain": lambda part: attested(part, sub=ELSEWHERE),
+    "for another key": lambda part: attested(part, cnf={"jwk": {"x": "AA", "y": "AA"}}),
+    "for no key": lambda part: attested(part, cnf=None),
+    "nested without end": lambda part: changed(
+        attested(part), "client-attestation", token=spelled("[" * 200_000).decode()
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_ATTESTATIONS)
+def test_ag_1_a_client_attestation_that_is_not_ours_is_not_delivered(
+    part: Part, bundle: Bundle, what: str
+) -> None:
+    with pytest.raises(Unreachable, match="is it attestd"):
+        read(BAD_ATTESTATIONS[what](part), bundle)
+
+
+def test_ag_1_a_client_attestation_that_has_ended_is_told_as_the_clocks_trouble(
+    part: Part, bundle: Bundle
+) -> None:
+    with pytest.raises(OffClock, match="set it"):
+        read(attested(part, iat=now_ms() // 1000 - 600, exp=now_ms() // 1000 - 1), bundle)
+
+
 # --- certificates ---------------------------------------------------------------------------------
 
 
@@ -217,6 +282,7 @@ BAD_CERTIFICATES: dict[str, Callable[[Maker], str]] = {
     "that is an authority": lambda maker: maker.root.public_bytes(Encoding.PEM).decode(),
     "that is none": lambda maker: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     "that is empty": lambda maker: "",
+    "of another version": lambda maker: another_version(maker.chain().encode()).decode(),
 }
 
 
@@ -245,10 +311,18 @@ def test_a_bundle_is_read_with_its_wish(serving: Serving, bundle: Bundle) -> Non
     assert (found.trust_domain, len(json.loads(found.jwt_keys)["keys"])) == ("example.org", 1)
 
 
+def in_another_version(x5c: str) -> str:
+    lines = another_version(f"-\n{x5c}\n-".encode()).decode().splitlines()
+    return "".join(lines[1:-1])
+
+
 BAD_BUNDLES: dict[str, Callable[[Told], Told]] = {
     "without keys": lambda told: told | {"keys": []},
     "without a list": lambda told: told | {"keys": {"x": 1}},
     "without authorities": lambda told: told | {"keys": told["keys"][1:]},
+    "with an authority of another version": lambda told: (
+        told | {"keys": [told["keys"][0] | {"x5c": [in_another_version(told["keys"][0]["x5c"][0])]}]}
+    ),
     "with an authority that is none": lambda told: told | {"keys": [told["keys"][0] | {"x5c": ["AAAA"]}]},
     "with a key without a name": lambda told: (
         told | {"keys": [{k: v for k, v in key.items() if k != "kid"} for key in told["keys"]]}

@@ -12,6 +12,7 @@ import pytest
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable
 from attestd.agent.workload import readings
 from attestd.agent.workload.client import WorkloadClient, socket_of
+from tests.attestd.agent.delivery.delivered import spelled
 from tests.attestd.agent.workload.domain import Domain, workload
 from tests.attestd.agent.workload.serving import HOUR, me, serving
 
@@ -173,3 +174,24 @@ def test_a_tokens_end_and_audiences_are_read() -> None:
 def test_what_is_no_token_has_no_end(token: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         readings.token_ends(token)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"exp":Infinity}',
+        '{"exp":-Infinity}',
+        '{"exp":NaN}',
+        '{"exp":1e999}',
+        '{"exp":1' + "0" * 400 + "}",
+        '{"exp":-1}',
+        '{"exp":true}',
+        '{"exp":253402300800}',
+        "[" * 200_000,
+    ],
+)
+def test_an_end_that_no_clock_reaches_is_none(payload: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        readings.token_ends(spelled(payload).decode())
+    for last in ("253402300799", "1800000000.5"):
+        assert readings.token_ends(spelled(f'{{"exp":{last}}}').decode()) == int(float(last) * 1000)
