@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from attestd.agent.settings import Workload
 
 FINISH_SECONDS = 1.0
 """For the commands that run when the agent stops."""
+AGAIN_MS = 30_000
+"""Between two tries at what could not be done."""
 _CAP_CHOWN = 0
 
 
@@ -43,11 +45,12 @@ class Delivery:
         self._workloads = self._wished = _delivered(workloads)
         self._tell, self._commands = tell, Commands(tell) if commands is None else commands
         self._chowns = may_chown() if chowns is None else chowns
-        self._ends: dict[str, int] = {}
+        self._leaving: list[Workload] = []
+        self._due: dict[tuple[str, Path | None], int] = {}
         self._had: set[str] = set()
-        self._swept: set[str] = set()
+        self._swept: set[tuple[str, Path | None]] = set()
         self.troubles: Mapping[str, str] = {}
-        """What could not be done, by agent, and is tried again at the next call."""
+        """What could not be done, by agent, and is tried again soon."""
 
     def check(self) -> None:
         """Can all of it be written where it is to go? Misconfigured, with the fix, for the first that
@@ -70,21 +73,28 @@ class Delivery:
         """Make the files be what is held and may be used now (milliseconds). For whom nothing was held yet
         keeps what an earlier agent left, as long as it lasts. What cannot be done is told once."""
         if self._wished is not self._workloads:
-            self._take(self._wished, now)
-        troubles = {}
+            self._take(self._wished)
+        troubles = self._leave(now)
         for agent, workload in self._workloads.items():
             held = holdings.held.get(agent)
             if held is not None:
                 self._had.add(agent)
             if (trouble := self._tried(workload, held, now)) is not None:
-                troubles[agent] = trouble
-                if self.troubles.get(agent) != trouble:
-                    self._tell(f"the files of {agent}: {trouble}")
+                troubles[agent] = f"{troubles[agent]}; {trouble}" if agent in troubles else trouble
+        for agent, trouble in troubles.items():
+            if self.troubles.get(agent) != trouble:
+                self._tell(f"the files of {agent}: {trouble}")
         self.troubles = troubles
 
     def due(self) -> int | None:
-        """When the next file ends (milliseconds); None while none will."""
-        return min(self._ends.values(), default=None)
+        """When the next file ends, or what failed is tried again (milliseconds); None where nothing is to
+        come."""
+        return min(self._due.values(), default=None)
+
+    def forget(self, agents: Iterable[str]) -> None:
+        """Of these an earlier agent's files do not stay either, from the next `show` on: they are not
+        entitled to what is in them any more."""
+        self._had.update(agents)
 
     def reconfigure(self, workloads: Sequence[Workload]) -> None:
         """Other workloads from the next `show` on; of one that is gone or writes elsewhere nothing is left.
@@ -95,16 +105,31 @@ class Delivery:
         """Waits a little for commands that run; the files stay."""
         self._commands.finish(FINISH_SECONDS)
 
-    def _take(self, after: Mapping[str, Workload], now: int) -> None:
-        for agent, workload in self._workloads.items():
-            if agent not in after or after[agent].files != workload.files:
-                self._had.add(agent)
-                self._swept.discard(agent)
-                if (trouble := self._tried(workload, None, now)) is not None:
-                    self._tell(f"the files of {agent}: {trouble}")
+    def _take(self, after: Mapping[str, Workload]) -> None:
+        there = {_place(workload) for workload in after.values()}
+        left = {_place(each): each for each in (*self._leaving, *self._workloads.values())}
+        self._leaving = [each for place, each in left.items() if place not in there]
+        for each in self._leaving:
+            self._had.add(each.agent)
+            self._swept.discard(_place(each))
         self._workloads = after
 
+    def _leave(self, now: int) -> dict[str, str]:
+        """Remove what those had that are gone or write elsewhere, until that is done. What is in the way, by
+        agent."""
+        troubles: dict[str, str] = {}
+        leaving, self._leaving = self._leaving, []
+        for each in leaving:
+            if (trouble := self._tried(each, None, now)) is None:
+                continue
+            self._leaving.append(each)
+            before = f"{troubles[each.agent]}; " if each.agent in troubles else ""
+            troubles[each.agent] = f"{before}what is left there is to be removed: {trouble}"
+        return troubles
+
     def _tried(self, workload: Workload, held: Held | None, now: int) -> str | None:
+        """What was in the way, if anything; then it is due again soon."""
+        self._due[_place(workload)] = now + AGAIN_MS
         try:
             self._show(workload, held, now)
         except Misconfigured as error:
@@ -127,23 +152,23 @@ class Delivery:
             lasting = (fresh.keys() | kept.keys()) - seals
             changed = any(there.get(name) != content for name, content in fresh.items())
             changed |= bool(lasting - kept.keys()) and not files.shown()
-            if agent not in self._swept:
+            if _place(workload) not in self._swept:
                 files.sweep()
             if changed:
                 files.publish(fresh)
             files.remove(found.keys() - lasting)
             if not lasting:
                 files.clear()
-            self._swept.add(agent)
-            self._note(agent, fresh | kept, now)
+            self._swept.add(_place(workload))
+            self._note(workload, fresh | kept, now)
         if changed and workload.on_renewal:
             self._commands.run(workload.on_renewal, agent=agent, files=folder)
 
-    def _note(self, agent: str, shown: Mapping[str, bytes], now: int) -> None:
-        ends = [end for end in endings(agent, shown).values() if end is not None and end > now]
-        self._ends.pop(agent, None)
+    def _note(self, workload: Workload, shown: Mapping[str, bytes], now: int) -> None:
+        ends = [end for end in endings(workload.agent, shown).values() if end is not None and end > now]
+        self._due.pop(_place(workload), None)
         if ends:
-            self._ends[agent] = min(ends)
+            self._due[_place(workload)] = min(ends)
 
     @contextmanager
     def _opened(self, workload: Workload) -> Iterator[tuple[Path, Generations]]:
@@ -166,6 +191,11 @@ def may_chown() -> bool:
         line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     )
     return bool(int(told["CapEff"], 16) >> _CAP_CHOWN & 1)
+
+
+def _place(workload: Workload) -> tuple[str, Path | None]:
+    """What tells its files from all others."""
+    return workload.agent, workload.files
 
 
 def _delivered(workloads: Sequence[Workload]) -> Mapping[str, Workload]:

@@ -20,6 +20,8 @@ from attestd.agent.settings import Workload
 from attestd.clock import parse_rfc3339
 
 SHORTEST_LIFE_MS = 20_000
+OnBundle = Callable[[Bundle, int | None], None]
+"""The second is how often to look at it, in seconds."""
 _POINTER = re.compile(r"/(credentials|sealed_keys)/([0-9]{1,3})(?:/.*)?")
 
 
@@ -38,10 +40,20 @@ class Renewed:
     until: int
 
 
-def renew(machine: Machine, workloads: Sequence[Workload], *, clock: Callable[[], int]) -> Renewed:
+def unheard(bundle: Bundle, hint: int | None) -> None:
+    """For who has no use for a bundle without a round."""
+
+
+def renew(
+    machine: Machine,
+    workloads: Sequence[Workload],
+    *,
+    clock: Callable[[], int],
+    on_bundle: OnBundle = unheard,
+) -> Renewed:
     """One round. Refusal, Unreachable (OffClock where this machine's clock is the trouble), DeviceError or
-    Misconfigured."""
-    bundle, hint = fetch_bundle(machine.server)
+    Misconfigured. `on_bundle` is told each bundle that was read, whatever becomes of the round."""
+    bundle, hint = _bundle(machine, on_bundle)
     asked = {workload.agent: (workload, wanted_of(workload)) for workload in workloads}
     withheld: dict[str, str] = {}
     unsealed: dict[str, str] = {}
@@ -59,10 +71,16 @@ def renew(machine: Machine, workloads: Sequence[Workload], *, clock: Callable[[]
         raise
     except Unreachable:
         # A key may have been put to use since: the bundle is read once more before anybody is blamed.
-        bundle, hint = fetch_bundle(machine.server)
+        bundle, hint = _bundle(machine, on_bundle)
         held = _held(received, asked, bundle, now=now)
     until = _until(received, held.values(), now=now)
     return Renewed(_policy(received.answer), held, withheld, unsealed, bundle, hint, until)
+
+
+def _bundle(machine: Machine, on_bundle: OnBundle) -> tuple[Bundle, int | None]:
+    bundle, hint = fetch_bundle(machine.server)
+    on_bundle(bundle, hint)
+    return bundle, hint
 
 
 def wanted_of(workload: Workload) -> Wanted:

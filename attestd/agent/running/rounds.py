@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from attestd.agent.errors import Refusal
 from attestd.agent.running.home import Home
-from attestd.agent.running.renewal import Renewed, renew
+from attestd.agent.running.renewal import OnBundle, Renewed, renew, unheard
 from attestd.agent.running.schedule import DENIED_PAUSE
 from attestd.agent.settings import Settings, Workload
 from attestd.agent.trouble import FORGOTTEN, LOST
@@ -14,15 +14,23 @@ from tpm.errors import DeviceError
 class Rounds:
     """Of one machine, in one thread. Enrolling anew is tried once in a denial's pause."""
 
-    def __init__(self, home: Home, *, clock: Callable[[], int], say: Callable[[str], None]) -> None:
-        self._home, self._clock, self._say = home, clock, say
+    def __init__(
+        self,
+        home: Home,
+        *,
+        clock: Callable[[], int],
+        say: Callable[[str], None],
+        on_bundle: OnBundle = unheard,
+    ) -> None:
+        """`on_bundle` is told each bundle that a round reads, whatever becomes of the round."""
+        self._home, self._clock, self._say, self._on_bundle = home, clock, say, on_bundle
         self._reactivated_at: int | None = None
 
     def run(self, settings: Settings, workloads: Sequence[Workload]) -> Renewed:
         """One accepted round. Refusal, Unreachable, DeviceError, Misconfigured or AnotherTpm."""
         machine = self._home.enrolled(settings.server)
         try:
-            renewed = renew(machine, workloads, clock=self._clock)
+            renewed = renew(machine, workloads, clock=self._clock, on_bundle=self._on_bundle)
         except (DeviceError, Refusal) as error:
             if not (settings.reactivate and self._helps(error)):
                 raise
@@ -30,7 +38,7 @@ class Rounds:
             self._reactivated_at = self._clock()
             self._say(f"enrolling anew as the same device ({lost})")
             self._home.reactivate()
-            renewed = renew(machine, workloads, clock=self._clock)
+            renewed = renew(machine, workloads, clock=self._clock, on_bundle=self._on_bundle)
         self._home.admitted()
         return renewed
 

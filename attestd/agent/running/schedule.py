@@ -48,6 +48,11 @@ def refresh_at(now: int, hint: int | None, draw: Draw) -> int:
     return now + int(min(max(wish, SHORTEST_REFRESH), LONGEST_REFRESH) * (0.9 + 0.1 * draw()))
 
 
+def withheld_until(now: int, draw: Draw) -> int:
+    """When to ask again for what the policy gave to nobody."""
+    return now + _around(WITHHELD_PAUSE, draw)
+
+
 def pause(regime: Regime, failures: int, draw: Draw, *, retry_after: int | None = None) -> int:
     """Milliseconds until the next try after so many failures (at least 1) of this regime. `retry_after`
     (seconds, bounded by whoever read it) is waited for in any case."""

@@ -8,15 +8,14 @@ when, `work` does it, in one thread. Old credentials stay until they end, whatev
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from attestd.agent.errors import Misconfigured
+from attestd.agent.errors import Misconfigured, plain
 from attestd.agent.holdings import NEVER, Bundle, Holdings, first_end
 from attestd.agent.logs import boot_id
-from attestd.agent.running import schedule
-from attestd.agent.running.bundle import bundle_pem, fetch_bundle, orphaned
+from attestd.agent.running import picture, schedule
+from attestd.agent.running.bundle import fetch_bundle, orphaned
 from attestd.agent.running.home import Home
 from attestd.agent.running.outlet import Nowhere, Outlet
 from attestd.agent.running.posture import Watch
@@ -24,6 +23,7 @@ from attestd.agent.running.renewal import Renewed
 from attestd.agent.running.rounds import Rounds
 from attestd.agent.running.schedule import Tries
 from attestd.agent.running.standing import Standing, last_outcome, say_expiry
+from attestd.agent.running.telling import Telling
 from attestd.agent.settings import Settings
 from attestd.agent.trouble import DOUBLING, FINAL, Regime, Trouble, sentence, trouble_of
 from attestd.clock import now_ms, rfc3339
@@ -62,12 +62,13 @@ class Upkeep:
         self._bundle_at = NEVER
         self._watch = Watch(home.tcti, home.state.directory, home.files)
         self._bundle_failures = 0
-        self._rounds = Rounds(home, clock=clock, say=say)
+        self._rounds = Rounds(home, clock=clock, say=say, on_bundle=self._take_bundle)
+        self._telling = Telling(home.state, say=say)
+        self._mishaps, self._resting_until = 0, 0
         self._withheld_until: dict[str, int] = {}
         self._unsealed: Mapping[str, str] = {}
         self._ended_at: int | None = None
         self._notes: Mapping[str, str] = {}
-        self._told: dict[str, Any] = {}
         self.holdings = Holdings({}, {each.agent: _WAITING for each in settings.workloads}, None)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -78,15 +79,23 @@ class Upkeep:
         """When there is something to do next."""
         if self._wished is not self._settings:
             return self._seen
-        others = (self._watch.due, self._outlet.due())
-        return min(
-            self._round_at, self._refresh_due(), self._expiry(), *(at for at in others if at is not None)
-        )
+        others = [at for at in (self._watch.due, self._outlet.due()) if at is not None]
+        due = min(self._round_at, self._refresh_due(), self._expiry(), *others)
+        return max(due, self._resting_until)
 
     def work(self) -> None:
-        """Do what is due, at most one thing that takes the network. Raises nothing that a later try may
-        mend."""
-        now = self._clock()
+        """Do what is due, at most one thing that takes the network. Raises nothing: it would end everything
+        that this process holds."""
+        try:
+            self._work(self._clock())
+        except Exception as error:  # Whatever it was, what is held stays, and the next try is planned.
+            now, self._mishaps = self._clock(), self._mishaps + 1
+            self._resting_until = now + schedule.pause(Regime.FAULT, self._mishaps, self._draw)
+            self._say(f"this should not happen, and is tried again: {type(error).__name__}: {plain(error)}")
+        else:
+            self._mishaps = self._resting_until = 0
+
+    def _work(self, now: int) -> None:
         if now < self._seen - BACKWARDS_MS:
             self._say(f"the clock went back by {(self._seen - now) // 1000} seconds; beginning anew")
             self._tries = replace(self._tries, times=())
@@ -113,7 +122,7 @@ class Upkeep:
         """What is told of all this."""
         try:
             membership = self._home.state.membership()
-        except Misconfigured:
+        except (Misconfigured, OSError):
             membership = None
         return Standing(
             pid=os.getpid(),
@@ -136,11 +145,9 @@ class Upkeep:
         self._outlet.reconfigure(settings.workloads)
         self._withheld_until.clear()
         self._round_at = self._tries.not_before(now)
-        old = self.holdings
-        named = {each.agent: each for each in settings.workloads}
-        held = {a: replace(h, workload=named[a]) for a, h in old.held.items() if a in named}
-        withheld = {a: old.withheld.get(a, _WAITING) for a in named if a not in held}
-        self.holdings = Holdings(held, withheld, old.bundle)
+        denied = self._trouble is not None and self._trouble.regime is Regime.DENIED
+        why = str(self._trouble) if self._trouble else _WAITING
+        self.holdings = picture.for_workloads(self.holdings, settings.workloads, why=why, denied=denied)
 
     # --- a round ----------------------------------------------------------------------------------
 
@@ -162,7 +169,7 @@ class Upkeep:
         changed = self._policy not in (None, renewed.policy)
         skipped = {agent for agent, until in self._withheld_until.items() if until > now}
         for agent, why in renewed.withheld.items():
-            self._withheld_until[agent] = now + schedule.WITHHELD_PAUSE
+            self._withheld_until[agent] = schedule.withheld_until(now, self._draw)
             self._say(f"nothing for {agent}: {why}")
         withheld = {agent: self.holdings.withheld.get(agent, _WAITING) for agent in skipped}
         for agent in renewed.held:
@@ -176,7 +183,7 @@ class Upkeep:
         if changed and skipped:  # Another version may give what the last one did not.
             self._withheld_until.clear()
             self._round_at = now
-        self._take_bundle(renewed.bundle, renewed.hint)
+        self._outlet.forget(renewed.withheld)
         withheld |= renewed.withheld
         self.holdings = Holdings(renewed.held, withheld, renewed.bundle, frozenset(withheld))
         self._ended_at = now
@@ -193,8 +200,10 @@ class Upkeep:
         self._watch.end()
         if trouble.regime is Regime.DENIED:
             self._watch.begin(now)
-        if trouble.code in FINAL and self.holdings.held:
-            self._say("what this machine had is given to nobody any more")
+        if trouble.code in FINAL:
+            self._outlet.forget([each.agent for each in self._settings.workloads])
+            if self.holdings.held:
+                self._say("what this machine had is given to nobody any more")
             self.holdings = replace(self.holdings, held={})
         if trouble.regime in (Regime.DENIED, Regime.PENDING):
             self._ended_at = now
@@ -209,15 +218,6 @@ class Upkeep:
         if trouble.regime is Regime.UNENROLLED and self._tries.in_a_row > 1:
             return
         self._say(f"{trouble}; next try {rfc3339(self._round_at)}{say_expiry(held.values(), now)}")
-
-    def _keep_last(self) -> None:
-        """For `agent status`, as after `agent attest`: how the last attestation ended, if that is new."""
-        if self._ended_at is None:
-            return
-        told = last_outcome(self._trouble, self._policy, self._settings.workloads, now=self._ended_at)
-        self._ended_at = None
-        with suppress(OSError):  # A full disk is told of where the standing is written.
-            self._home.state.keep_last(told)
 
     # --- beside the rounds ------------------------------------------------------------------------
 
@@ -235,12 +235,10 @@ class Upkeep:
             )
             self._say(f"the bundle was not read: {trouble.detail}")
             return
+        before = self.holdings
         self._take_bundle(bundle, hint)
-        if bundle == self.holdings.bundle:
+        if self.holdings is before:
             return
-        pem = {"bundle.pem": bundle_pem(bundle)}
-        held = {a: replace(h, files={**h.files, **pem}) for a, h in self.holdings.held.items()}
-        self.holdings = replace(self.holdings, held=held, bundle=bundle)
         if orphaned(self.holdings.held.values(), bundle, now=now):
             self._say("a signing key was retired; renewing at once")
             self._round_at = self._tries.not_before(now)
@@ -251,8 +249,11 @@ class Upkeep:
         return NEVER if waits else self._bundle_at
 
     def _take_bundle(self, bundle: Bundle, hint: int | None) -> None:
+        """Held at once, whatever else the round that read it brings: others are verified with it."""
         self._bundle_failures = 0
         self._bundle_at = schedule.refresh_at(self._clock(), hint, self._draw)
+        if bundle != self.holdings.bundle:
+            self.holdings = picture.with_bundle(self.holdings, bundle)
 
     def _expiry(self) -> int:
         return min((first_end(held) for held in self.holdings.held.values()), default=NEVER)
@@ -261,12 +262,9 @@ class Upkeep:
         """Whoever waits for another picture sees that something ended."""
         if now < self._expiry():
             return
-        before = self.holdings.held
-        live = {agent: held.at(now) for agent, held in before.items()}
-        gone = [agent for agent in live if first_end(live[agent]) == NEVER != first_end(before[agent])]
+        live, gone = picture.unexpired(self.holdings, now)
         for agent in gone:
             self._say(f"what {agent} had has expired")
-            del live[agent]
         why = str(self._trouble) if self._trouble else "what there was has expired"
         withheld = {**self.holdings.withheld, **dict.fromkeys(gone, why)}
         refused = self._refused(withheld)
@@ -284,15 +282,11 @@ class Upkeep:
         """Files first: whoever waits for this machine's identity finds them."""
         self._outlet.show(self.holdings, now=self._clock())
         self._notes = {**self._unsealed, **self._outlet.troubles}
-        self._keep_last()
-        told = self.standing().told()
-        if told | {"time": None} == self._told | {"time": None}:
-            return  # Every write wears out a little of the disk.
-        try:
-            self._home.state.keep_standing(told)
-            self._told = told
-        except OSError as error:
-            self._say(f"the standing was not written: {error.strerror or error}")
+        if self._ended_at is not None:
+            ended, self._ended_at = self._ended_at, None
+            workloads = self._settings.workloads
+            self._telling.ended(last_outcome(self._trouble, self._policy, workloads, now=ended))
+        self._telling.stands(self.standing())
 
 
 def _policy_name(policy: Mapping[str, Any]) -> str:
