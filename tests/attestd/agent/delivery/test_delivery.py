@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from attestd.agent.delivery.files import Delivery, may_chown
+from attestd.agent.delivery.files import AGAIN_MS, Delivery, may_chown
 from attestd.agent.delivery.on_renewal import Commands
 from attestd.agent.errors import Misconfigured
 from attestd.agent.holdings import NOTHING, Holdings
@@ -566,3 +566,69 @@ def test_what_nobody_thought_of_is_one_workloads_trouble_and_told(memory: Path) 
     }
     assert delivered.said == [f"the files of telemetry: {delivered.troubles['telemetry']}"]
     assert "builder.key.pem" in lying(memory / "other")
+
+
+# --- what fails -----------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_delivered_is_tried_again_in_half_a_minute_and_not_sooner(memory: Path) -> None:
+    wanted, files = workload(memory / "files"), contents(end=NOW + MINUTE)
+    delivered = Delivered(wanted)
+    delivered.show(holding(wanted, files), now=NOW)
+    assert delivered.due() == NOW + MINUTE
+    (memory / "files").chmod(0o777)
+    for now in (NOW + MINUTE, NOW + 5 * MINUTE):
+        delivered.show(holding(wanted, files), now=now)
+        assert delivered.troubles.keys() == {"telemetry"}
+        assert delivered.due() == now + AGAIN_MS
+    (memory / "files").chmod(0o700)
+    delivered.show(holding(wanted, files), now=NOW + 6 * MINUTE)
+    assert (delivered.troubles, delivered.due(), lying(memory / "files")) == ({}, None, {})
+
+
+@pytest.mark.parametrize("after", ["gone", "moved"])
+def test_ag_3_of_a_workload_that_is_gone_nothing_is_left_though_its_directory_was_in_the_way(
+    memory: Path, after: str
+) -> None:
+    wanted, files = workload(memory / "files"), contents()
+    delivered = Delivered(wanted)
+    delivered.show(holding(wanted, files), now=NOW)
+    (memory / "files").chmod(0o777)
+    moved = workload(memory / "moved")
+    delivered.reconfigure([moved] if after == "moved" else [])
+    picture = holding(moved, files) if after == "moved" else NOTHING
+    for minute in range(3):
+        delivered.show(picture, now=NOW + minute * MINUTE)
+        assert "to be removed" in delivered.troubles["telemetry"]
+        assert delivered.due() == NOW + minute * MINUTE + AGAIN_MS
+    assert len(delivered.said) == 1
+    (memory / "files").chmod(0o700)
+    delivered.show(picture, now=NOW + 3 * MINUTE)
+    assert (delivered.troubles, lying(memory / "files")) == ({}, {})
+    assert delivered.due() == (NOW + 10 * MINUTE if after == "moved" else None)
+
+
+def test_a_workload_that_comes_back_to_its_directory_loses_nothing_there(memory: Path) -> None:
+    wanted, files = workload(memory / "files"), contents()
+    delivered = Delivered(wanted)
+    delivered.show(holding(wanted, files), now=NOW)
+    (memory / "files").chmod(0o777)
+    delivered.reconfigure([])
+    delivered.show(NOTHING, now=NOW)
+    (memory / "files").chmod(0o700)
+    delivered.reconfigure([wanted])
+    before = (memory / "files" / "telemetry.svid.pem").stat().st_ino
+    delivered.show(holding(wanted, files), now=NOW)
+    assert (delivered.troubles, lying(memory / "files")) == ({}, files)
+    assert (memory / "files" / "telemetry.svid.pem").stat().st_ino == before
+
+
+def test_ag_3_what_an_earlier_agent_left_is_removed_where_it_may_not_be_had(memory: Path) -> None:
+    banned, other = workload(memory / "files"), workload(memory / "other", agent="builder")
+    files = contents("builder")
+    held = {**holding(banned, contents()).held, **holding(other, files).held}
+    Delivered(banned, other).show(Holdings(held, {}, None), now=NOW)
+    restarted = Delivered(banned, other)
+    restarted.forget(["telemetry"])
+    restarted.show(NOTHING, now=NOW)
+    assert (lying(memory / "files"), lying(memory / "other")) == ({}, files)
