@@ -7,14 +7,15 @@ key, and proves itself.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from attestd.agent.errors import Refusal, Unreachable, plain
 from attestd.agent.keys import CredentialKey, make_key
-from attestd.agent.logs import Logs, boot_id
+from attestd.agent.logs import Known, Logs, boot_id
 from attestd.agent.state import Membership
 from attestd.agent.transport import Server
 from attestd.wire import Problem, b64, b64encode
@@ -25,6 +26,8 @@ from tpm.structures.pcrs import PcrSelection
 
 ATTEMPTS = 3
 """Rounds before giving up where the service says to begin anew."""
+ROUND_SECONDS = 300.0
+"""For all that a round asks of the service: the next one is planned only when it is over."""
 NONCE_BYTES = 32
 BOUND = frozenset({"x509-svid", "wit-svid", "client-attestation"})
 """The formats of credentials that are bound to a key."""
@@ -32,6 +35,11 @@ BOUND = frozenset({"x509-svid", "wit-svid", "client-attestation"})
 NO_LOGS = Logs()
 
 _ANEW = frozenset({"nonce_spent", "nonce_expired", "conflict", "log_needed"})
+# What a shortened log may be refused by, should what was remembered of it be wrong.
+_DOUBTFUL = frozenset({"malformed", "evidence_incomplete"})
+
+Tpm = Callable[[], AbstractContextManager[Device]]
+"""Opens this machine's TPM for one turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,7 @@ class Challenge:
 
 
 def attest(
-    device: Device,
+    tpm: Tpm,
     server: Server,
     membership: Membership,
     *,
@@ -101,26 +109,30 @@ def attest(
     logs: Logs = NO_LOGS,
 ) -> Received:
     """One accepted attestation, for several agents at once. Refusal, Unreachable or DeviceError. Logs are
-    sent where the service asks for them."""
-    asks = [_Ask(each, make_key(device, each.key) if BOUND & set(each.formats) else None) for each in wanted]
+    sent where the service asks for them. The TPM is others' to use while the network is waited for."""
+    server, known = server.within(ROUND_SECONDS), logs.known()
+    asks: list[_Ask] = []
     bank: str | None = None
     for attempt in range(1, ATTEMPTS + 1):
         challenge = read_challenge(server.post("/v1/challenges", {"device_id": membership.device_id}))
-        selection = choose_selection(challenge, device.banks(), bank)
-        with device.ak(recipe) as ak:
-            parent = _storage_name(device) if any(ask.wanted.seals for ask in asks) else None
-            known = logs.known()
-            asked = _request(challenge, server, membership, asks, parent=parent)
-            request = _signed(asked, ima_from=known.ima_next if challenge.ima_log else 0)
-            body = _evidence(device, ak, request, selection, asks, with_parent=parent is not None)
+        with tpm() as device:
+            asks = asks or [_Ask(each, _key_for(device, each)) for each in wanted]
+            selection = choose_selection(challenge, device.banks(), bank)
+            with device.ak(recipe) as ak:
+                parent = _storage_name(device) if any(ask.wanted.seals for ask in asks) else None
+                asked = _request(challenge, server, membership, asks, parent=parent)
+                request = _signed(asked, ima_from=known.ima_next if challenge.ima_log else 0)
+                body = _evidence(device, ak, request, selection, asks, with_parent=parent is not None)
         body |= logs.members(known, event_log=challenge.event_log, ima_log=challenge.ima_log)
         try:
             answer = server.post("/v1/attestations", body)
         except Refusal as refusal:
-            if refusal.code == "log_needed":
+            doubted = refusal.code in _DOUBTFUL and _rests_on(known, challenge, body)
+            if doubted or refusal.code == "log_needed":
                 logs.forget()
+                known = Known()
             bank = _expected_bank(refusal)
-            if attempt == ATTEMPTS or not (bank or refusal.code in _ANEW):
+            if attempt == ATTEMPTS or not (bank or doubted or refusal.code in _ANEW):
                 raise
         else:
             received = Received(answer, _parts(answer, asks))
@@ -154,6 +166,15 @@ def choose_selection(challenge: Challenge, banks: tuple[str, ...], wanted: str |
         "bank_missing",
         f"the service asks for the banks {asked}; this TPM has {have}; enable one in the firmware",
     )
+
+
+def _key_for(device: Device, wanted: Wanted) -> CredentialKey | None:
+    return make_key(device, wanted.key) if BOUND & set(wanted.formats) else None
+
+
+def _rests_on(known: Known, challenge: Challenge, body: Mapping[str, Any]) -> bool:
+    """Was a log left out of this body, or its beginning, because of what was remembered?"""
+    return isinstance(body.get("event_log"), dict) or (challenge.ima_log and known.ima_next > 0)
 
 
 def _request(

@@ -7,6 +7,7 @@ least what the quote does.
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,9 @@ from tpm.ima.binary import write_binary
 from tpm.ima.measurements import is_binary, read_records
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+IMA_ENTRIES = 2**31
+"""A request continues IMA's list from an entry below this."""
 
 _REMEMBERED = {"event_log": "known_event_log", "ima_next": "ima_next"}
 
@@ -75,7 +79,7 @@ class Logs:
         return Known(
             boot,
             event_log if isinstance(event_log, str) else None,
-            ima_next if type(ima_next) is int and ima_next >= 0 else 0,
+            ima_next if type(ima_next) is int and 0 <= ima_next < IMA_ENTRIES else 0,
         )
 
     def members(self, known: Known, *, event_log: bool, ima_log: bool) -> dict[str, Any]:
@@ -91,18 +95,21 @@ class Logs:
         return found
 
     def remember(self, answer: Mapping[str, Any]) -> None:
-        """What the service says that it knows from now on."""
+        """What the service says that it knows from now on. Not kept where the disk is full: all of it goes
+        again then."""
         if self.state is None:
             return
         members = {name: answer.get(wire) for name, wire in _REMEMBERED.items()}
         told = {"boot_id": boot_id(), **members}
-        if told != self.state.known_logs():  # Each write waits for the disk.
-            self.state.keep_known_logs(told)
+        with suppress(OSError):  # It saves bytes: an accepted round must not be lost for it.
+            if told != self.state.known_logs():  # Each write waits for the disk.
+                self.state.keep_known_logs(told)
 
     def forget(self) -> None:
         """The service does not know any more what it named: send all of it."""
         if self.state is not None:
-            self.state.keep_known_logs({})
+            with suppress(OSError):
+                self.state.keep_known_logs({})
 
 
 def _read(path: Path | None) -> bytes | None:

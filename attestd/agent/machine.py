@@ -7,6 +7,7 @@ Nothing stays open between two uses: other programs of this machine have their t
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -76,9 +77,8 @@ class Machine:
         """One accepted attestation for all of them; errors as for `attestd.agent.attest.attest`, and
         NotEnrolled."""
         membership, recipe = self.state.enrolment()
-        with opened(self.tcti, self.state.directory) as device:
-            logs = Logs(self.files, self.state)
-            return attest(device, self.server, membership, recipe=recipe, wanted=wanted, logs=logs)
+        tpm, logs = partial(opened, self.tcti, self.state.directory), Logs(self.files, self.state)
+        return attest(tpm, self.server, membership, recipe=recipe, wanted=wanted, logs=logs)
 
     def key(self, part: Part) -> ResidentKey:
         """The key that what was received is bound to; it must live in the TPM."""

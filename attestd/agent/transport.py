@@ -13,15 +13,18 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 from attestd.addresses import url_fault
+from attestd.agent.connecting import connect
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 from attestd.wire import Problem, load_json
 
@@ -43,17 +46,22 @@ class Server:
     """Where the service is, exactly as the operator wrote it: the device signs this URL into every request.
 
     `ca` is the only authority trusted if given, else the system's are. `patience`: seconds for a whole
-    answer.
+    answer; `end`: when, on the monotonic clock, the last of them must be there.
     """
 
     url: str
     ca: Path | None = None
     patience: float = 60.0
+    end: float = inf
 
     def __post_init__(self) -> None:
         fault = url_fault(self.url)
         if fault is not None:
             raise Misconfigured(f"{self.url}: {fault}")
+
+    def within(self, seconds: float) -> Self:
+        """The same, for requests that are all over after so many seconds from now, however many there are."""
+        return replace(self, end=min(self.end, time.monotonic() + seconds))
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer's members; Refusal for a problem, Unreachable when there is no answer of this
@@ -77,9 +85,12 @@ class Server:
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> dict[str, Any]:
+        patience = min(self.patience, self.end - time.monotonic())
+        if patience <= 0:
+            raise Unreachable(f"{self.url} takes too long for what is asked of it; trying again later")
         connection = self._connection()
         try:
-            with reached(self.url, connection.context, patience=self.patience) as connected:
+            with reached(self.url, connection.context, patience=patience) as connected:
                 connection.sock = connected
                 prefix = urlsplit(self.url).path
                 connection.request(method, prefix + path, body, {"Accept": "application/json", **headers})
@@ -154,14 +165,17 @@ class _Bounded(io.RawIOBase):
 @contextmanager
 def reached(url: str, context: ssl.SSLContext | None, *, patience: float) -> Iterator[socket.socket]:
     """A connection to where the URL points, over TLS as `context` says, the handshake done; hung up when
-    `patience` seconds are over, whatever is going on. OSError."""
+    `patience` seconds are over, whatever is going on (looking the name up has the system's own bounds).
+    OSError."""
+    end = time.monotonic() + patience
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    connected = socket.create_connection((host, port), timeout=min(STEP_SECONDS, patience))
+    connected = connect(host, port, end=end, longest=STEP_SECONDS)
     try:
+        connected.settimeout(min(STEP_SECONDS, patience))
         if context is not None:
             connected = context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
-        with _hung_up_after(patience, connected):
+        with _hung_up_after(max(0.0, end - time.monotonic()), connected, patience=patience):
             if isinstance(connected, ssl.SSLSocket):
                 connected.do_handshake()
             yield connected
@@ -191,8 +205,9 @@ def _context(ca: Path | None, version: object) -> ssl.SSLContext:
 
 
 @contextmanager
-def _hung_up_after(seconds: float, connected: socket.socket) -> Iterator[None]:
-    """However slowly the other side drips its answer, it has this long for all of it. TimeoutError."""
+def _hung_up_after(seconds: float, connected: socket.socket, *, patience: float) -> Iterator[None]:
+    """However slowly the other side drips its answer, it has this long for all of it: what connecting left of
+    `patience`. TimeoutError."""
     late = threading.Event()
 
     def hang_up() -> None:
@@ -211,7 +226,7 @@ def _hung_up_after(seconds: float, connected: socket.socket) -> Iterator[None]:
     finally:
         timer.cancel()
     if late.is_set():
-        raise TimeoutError(f"no whole answer within {seconds:g} seconds")
+        raise TimeoutError(f"no whole answer within {patience:g} seconds")
 
 
 def _read(url: str, answer: http.client.HTTPResponse, raw: bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ def command(out: Path, state: Path, tpm: str, server: str | None, ca: Path | Non
     with reported(kept, agent=wanted.agent):
         membership, recipe = kept.enrolment()
         where = server_of(server, ca, kept)
-        with progress("Attesting"), opened(tpm, state) as device:
-            received = attest(device, where, membership, recipe=recipe, wanted=[wanted], logs=logs)
+        with progress("Attesting"):
+            received = attest(
+                partial(opened, tpm, state), where, membership, recipe=recipe, wanted=[wanted], logs=logs
+            )
             bundle = where.get("/.well-known/spiffe/bundle")
         paths = deliver(received, bundle, out=out)
         kept.keep_last(outcome("accepted", received.answer, wanted.agent))
