@@ -1,11 +1,11 @@
 """What does a local caller get that is not in the picture: JWT-SVIDs for audiences that it names, access
 tokens, and proofs with them?
 
-Each costs the service something, so it is kept until half of its life, one that failed is not asked for again
-at once, and a caller that asks without end is told to wait before the service is asked.
+Each costs the service or the TPM something, so what can be is kept until half of its life, what failed is not
+asked for again at once, and an agent that asks without end is told to wait, and takes nothing from others.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -14,6 +14,7 @@ from attestd.agent.attest import Wanted
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable
 from attestd.agent.holdings import Bundle, Holdings, JwtSvid
 from attestd.agent.machine import Machine
+from attestd.agent.running.budget import Budget
 from attestd.agent.running.bundle import fetch_bundle, header_of, key_ids
 from attestd.agent.running.home import Home
 from attestd.agent.running.received import OffClock, not_ours, read_jwt
@@ -25,7 +26,9 @@ from tpm.errors import DeviceError
 KEPT = 256
 """Of each kind, the ones last used."""
 ASKED_A_MINUTE = 30
-"""Of the service, for all callers together: the machine's own rounds must not starve."""
+"""Of the service, for all agents together: the machine's own rounds must not starve."""
+PROOFS_A_MINUTE = 240
+"""Of the TPM, for all agents together; one takes it for a tenth of a second or two."""
 AGAIN_MS = 5000
 """What failed is not asked for again before this."""
 _ENDED = frozenset({"invalid_client", "invalid_grant", "use_fresh_attestation", "invalid_client_attestation"})
@@ -85,9 +88,9 @@ class Demands:
         self._svids: _Shelf[JwtSvid] = _Shelf()
         self._attestations: _Shelf[ClientAttestation] = _Shelf()
         self._tokens: _Shelf[AccessToken] = _Shelf()
-        self._given: _Shelf[tuple[str, AccessToken]] = _Shelf()
+        self._given: _Shelf[tuple[Asked, AccessToken]] = _Shelf()
         self._failures: OrderedDict[Hashable, tuple[int, Exception]] = OrderedDict()
-        self._asked: deque[int] = deque(maxlen=ASKED_A_MINUTE)
+        self._asked, self._proven = Budget(ASKED_A_MINUTE), Budget(PROOFS_A_MINUTE)
 
     def reconfigure(self, settings: Settings) -> None:
         """What is not allowed any more is not given any more, though it is still kept."""
@@ -105,7 +108,7 @@ class Demands:
     def jwt_svid(self, agent: str, audiences: tuple[str, ...]) -> JwtSvid:
         """A new one. Refusal, Unreachable, DeviceError or Misconfigured."""
         self._check(self._workload(agent), audiences, form="jwt-svid")
-        return self._tried((agent, audiences), lambda: self._new_svid(agent, audiences))
+        return self._tried(agent, (agent, audiences), lambda: self._new_svid(agent, audiences))
 
     def kept_token(self, asked: Asked, *, now: int) -> AccessToken | None:
         """As `kept_jwt_svid`."""
@@ -115,15 +118,18 @@ class Demands:
     def access_token(self, asked: Asked) -> AccessToken:
         """As `jwt_svid`."""
         self._check(self._workload(asked.agent), (asked.audience,))
-        return self._tried(asked, lambda: self._new_token(asked))
+        return self._tried(asked.agent, asked, lambda: self._new_token(asked))
 
     def proof(self, agent: str, access_token: str, method: str, url: str, *, nonce: str | None) -> str:
         """The header `DPoP` for one request. Misconfigured for a token that this agent was not given here, or
-        an address that is none."""
+        may not have any more, and for an address that is none; Unreachable for too many."""
         now = self._clock()
-        owner, token = self._given.live(access_token, now) or (None, None)
-        if token is None or owner != agent:
+        asked, token = self._given.live(access_token, now) or (None, None)
+        if asked is None or token is None or asked.agent != agent or agent not in self._holdings().held:
             raise Misconfigured(f"{agent} has no such token here; it has ended, or is another's: ask for one")
+        self._check(self._workload(agent), (asked.audience,))
+        if not self._proven.spend(agent, sharing=self._sharing(), now=now):
+            raise Unreachable(f"{agent} asks for more proofs than this machine's TPM has time for; wait")
         try:
             return token.headers(method, url, now=now, nonce=nonce)["DPoP"]
         except ValueError as error:
@@ -162,18 +168,17 @@ class Demands:
     def _token(self, machine: Machine, attestation: ClientAttestation, asked: Asked) -> AccessToken:
         token = request_token(machine.server, attestation, asked, now=self._clock())
         end = token.got_at + token.expires_in * 1000
-        self._given.put(token.text, (asked.agent, token), now=token.got_at, end=end)
+        self._given.put(token.text, (asked, token), now=token.got_at, end=end)
         return self._tokens.put(asked, token, now=token.got_at, end=end)
 
-    def _tried(self, key: Hashable, work: Callable[[], Answer]) -> Answer:
-        """At most so often for all, and what failed not at once again: then the same error."""
+    def _tried(self, agent: str, key: Hashable, work: Callable[[], Answer]) -> Answer:
+        """At most as often as the agent's share is, and what failed not at once again: the same error."""
         now = self._clock()
         failed_at, failure = self._failures.get(key, (0, None))
         if failure is not None and failed_at <= now < failed_at + AGAIN_MS:
             raise failure
-        if len(self._asked) == ASKED_A_MINUTE and 0 <= now - self._asked[0] < 60_000:
-            raise Unreachable("the callers of this machine ask for more tokens than it asks its service for")
-        self._asked.append(now)
+        if not self._asked.spend(agent, sharing=self._sharing(), now=now):
+            raise Unreachable(f"{agent} asks for more tokens than this machine asks its service for; wait")
         self._failures.pop(key, None)
         try:
             return work()
@@ -182,6 +187,10 @@ class Demands:
             while len(self._failures) > KEPT:
                 self._failures.popitem(last=False)
             raise
+
+    def _sharing(self) -> int:
+        """How many of the workloads may ask at all."""
+        return sum(bool(each.audiences) for each in self._settings.workloads)
 
     def _machine(self) -> Machine:
         return self._home.machine(self._settings.server)

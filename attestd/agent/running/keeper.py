@@ -1,6 +1,7 @@
 """Who keeps this machine's credentials fresh while it runs, and hands them out?
 
-One loop. What blocks (TPM, network, disk) happens in one worker thread; what is served comes from a picture
+One loop. What blocks (TPM, network, disk) happens in one worker thread, what is due before what callers ask
+for; what is served comes from a picture
 that is replaced whole. `Upkeep` decides what is done and when, `Demands` does what callers ask for beyond
 the picture.
 """
@@ -102,7 +103,8 @@ class Keeper:
                 if pause:
                     await self._rest(pause, stopping)
                     # Also when nothing is due: that the clock went back shows at no other time.
-                await self._unless(stopping, self._worker.do(self._upkeep.work))
+                # Before all that callers wait for: however much that is, no identity ends by it.
+                await self._unless(stopping, self._worker.do(self._upkeep.work, urgent=True))
                 self._show()
         finally:
             stopping.cancel()

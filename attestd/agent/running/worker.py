@@ -5,9 +5,9 @@ process from ending.
 """
 
 import asyncio
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -21,7 +21,10 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._turn = threading.Condition()
+        self._urgent: deque[_Job] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._closing = False
         self._thread: threading.Thread | None = None
         self._since: float | None = None
 
@@ -30,27 +33,36 @@ class Worker:
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
-    async def do(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises. Who stops waiting for it does not stop it."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+    async def do(self, work: Callable[[], T], *, urgent: bool = False) -> T:
+        """What `work` returns or raises. Who stops waiting for it does not stop it, but what nobody waits for
+        any more when its turn comes is not begun. What is urgent overtakes all that is not."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put((work, future, loop))
+        with self._turn:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            if self._closing:
+                future.cancel()
+            (self._urgent if urgent else self._jobs).append((work, future, loop))
+            self._turn.notify()
         return await future
 
     def close(self, patience: float) -> bool:
-        """Has it ended within so many seconds?"""
+        """Has it ended within so many seconds? What has not begun is cancelled."""
         if self._thread is None:
             return True
-        self._jobs.put(None)
+        with self._turn:
+            self._closing = True
+            self._turn.notify()
         self._thread.join(patience)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             work, future, loop = job
+            if future.done():
+                continue
             self._since = time.monotonic()
             try:
                 result, error = work(), None
@@ -59,6 +71,17 @@ class Worker:
             self._since = None
             with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
                 loop.call_soon_threadsafe(_settle, future, result, error)
+        for _, future, loop in (*self._urgent, *self._jobs):
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(future.cancel)
+
+    def _next(self) -> _Job | None:
+        """None when it is to end."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._closing or self._urgent or self._jobs)
+            if self._closing:
+                return None
+            return (self._urgent or self._jobs).popleft()
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:

@@ -1,10 +1,12 @@
 """The loop that everything is served from: it shows what changed, asks once for many, and ends when told."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import jwt
 import pytest
 
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable
+from attestd.agent.holdings import Held, Holdings
 from attestd.agent.logs import LogFiles
-from attestd.agent.running.demand import AGAIN_MS, ASKED_A_MINUTE, Demands
+from attestd.agent.running.demand import AGAIN_MS, ASKED_A_MINUTE, PROOFS_A_MINUTE, Demands
 from attestd.agent.running.home import Home
 from attestd.agent.running.keeper import Keeper
 from attestd.agent.running.upkeep import Upkeep
@@ -23,7 +26,7 @@ from attestd.agent.state import State
 from attestd.agent.token import Asked
 from attestd.agent.transport import Server
 from tests.attestd.agent.far_side import CHALLENGE, FarSide, challenge, member_of
-from tests.attestd.agent.running.simulated import BUNDLE, SECOND, Line, World, workload, world
+from tests.attestd.agent.running.simulated import BUNDLE, SECOND, Clock, Line, World, workload, world
 from tests.attestd.agent.tools import Tools
 from tests.serving import Agent
 from tests.tpm.device.leftovers import leftovers
@@ -32,6 +35,7 @@ from tpm.swtpm import SoftwareTpm
 A, B, C = ("https://a.example.org",), ("https://b.example.org",), ("https://c.example.org",)
 ATTEST = "/v1/attestations"
 BUILDER = workload("builder", "x509-svid", "jwt-svid", audiences=A + B)
+HELD = Held(BUILDER, 0, None, None, None, {})
 
 
 @pytest.fixture
@@ -203,14 +207,70 @@ def test_what_failed_is_not_asked_for_again_at_once_and_callers_do_not_starve_th
         here.weather.fair()
         here.clock.now += AGAIN_MS
         assert (await keeper.jwt_svid("builder", A)).audiences == A
-        for number in range(ASKED_A_MINUTE - 2):
+        share = ASKED_A_MINUTE // 2
+        for number in range(share - 2):
             here.clock.now += 1
             here.weather.fault = Unreachable(str(number))
-            await refused(keeper.access_token(Asked("builder", A[0], (str(number),))))
+            error = await refused(keeper.access_token(Asked("builder", A[0], (str(number),))))
+            assert str(error) == str(number)
         here.weather.fair()
         assert "more tokens than" in str(await refused(keeper.jwt_svid("builder", B)))
         here.clock.now += 60 * SECOND
         assert (await keeper.jwt_svid("builder", B)).audiences == B
+
+    running(keeper, work)
+
+
+def test_ag_6_one_workload_does_not_use_up_what_another_may_ask_for(here: World) -> None:
+    keeper = keeper_of(here)
+
+    async def asked(agent: str, number: int) -> str:
+        return str(await refused(keeper.access_token(Asked(agent, A[0], (str(number),)))))
+
+    async def work() -> None:
+        here.weather.fault = Unreachable("away")
+        greedy = [await asked("builder", number) for number in range(2 * ASKED_A_MINUTE)]
+        assert greedy.count("away") == ASKED_A_MINUTE // 2
+        assert {each for each in greedy if each != "away"} == {
+            "builder asks for more tokens than this machine asks its service for; wait"
+        }
+        modest = [await asked("telemetry", number) for number in range(ASKED_A_MINUTE // 2)]
+        assert set(modest) == {"away"}
+
+    running(keeper, work)
+
+
+class Slow(Demands):
+    """Its proofs take long, as those of a real TPM do together."""
+
+    begun = 0
+
+    def proof(self, agent: str, access_token: str, method: str, url: str, *, nonce: str | None) -> str:
+        self.begun += 1
+        time.sleep(0.05)
+        return url
+
+
+def test_ag_6_the_demands_of_one_workload_hold_up_no_renewal_and_nothing_is_done_for_who_went_away(
+    here: World,
+) -> None:
+    upkeep = here.boot()
+    home = Home(here.tpm.tcti, here.state, lambda url: Line(url, weather=here.weather), LogFiles())
+    demands = Slow(home, here.settings, lambda: upkeep.holdings, clock=here.clock)
+    keeper = Keeper(upkeep, demands, clock=here.clock)
+
+    async def work() -> None:
+        seen = keeper.holdings
+        crowd = [asyncio.create_task(keeper.proof("builder", "t", "GET", str(n), None)) for n in range(100)]
+        await asyncio.sleep(0)
+        keeper.reconfigure(replace(here.settings, workloads=(BUILDER,)))
+        while seen.held.keys() != {"builder"}:
+            seen = await keeper.changed(seen)
+        assert sum(task.done() for task in crowd) < 50
+        for task in crowd[:-1]:
+            task.cancel()
+        assert await crowd[-1] == "99"
+        assert demands.begun < 52
 
     running(keeper, work)
 
@@ -254,6 +314,58 @@ def test_an_access_token_and_its_proofs_come_from_one_client_attestation(
 
     running(planner, work)
     assert leftovers(caller.tpm) == {}
+
+
+def test_ag_2_no_proof_is_made_with_what_a_workload_may_not_have_any_more(
+    tools: Tools, planner: Keeper, caller: Agent
+) -> None:
+    async def work() -> None:
+        token = await planner.access_token(Asked("planner", tools.audience))
+
+        async def proven() -> bool:
+            try:
+                return bool(await planner.proof("planner", token.text, "GET", tools.url, None))
+            except Misconfigured:
+                return False
+
+        wanted = workload("planner", "wit-svid", key="tpm", audiences=(tools.audience,))
+        settings = Settings(tpm=caller.tpm.tcti, state=caller.state, workloads=(wanted,))
+        assert await proven()
+        elsewhere = replace(wanted, audiences=("https://elsewhere.example.org",))
+        planner.reconfigure(replace(settings, workloads=(elsewhere,)))
+        assert not await proven()
+        planner.reconfigure(settings)
+        assert await proven()
+        tools.service.operate("device", "ban", caller.device_id)
+        seen = planner.holdings
+        planner.reconfigure(replace(settings))
+        while seen.held:
+            seen = await planner.changed(seen)
+        assert not await proven()
+        tools.service.operate("device", "unban", caller.device_id)
+
+    running(planner, work)
+
+
+def test_ag_6_proofs_are_bounded_by_the_minute(tools: Tools, caller: Agent) -> None:
+    wanted = workload("planner", "wit-svid", key="tpm", audiences=(tools.audience,))
+    other = replace(wanted, agent="helper")
+    settings = Settings(tpm=caller.tpm.tcti, state=caller.state, workloads=(wanted, other))
+    home, clock = Home(caller.tpm.tcti, State(caller.state), Server, LogFiles()), Clock()
+    demands = Demands(home, settings, lambda: Holdings({"planner": HELD}, {}, None), clock=clock)
+    token = demands.access_token(Asked("planner", tools.audience)).text
+
+    def proven() -> bool:
+        try:
+            return bool(demands.proof("planner", token, "GET", tools.url, nonce=None))
+        except Unreachable:
+            return False
+
+    assert [proven() for _ in range(PROOFS_A_MINUTE)].count(True) == PROOFS_A_MINUTE // 2
+    with pytest.raises(Unreachable, match="planner asks for more proofs than"):
+        demands.proof("planner", token, "GET", tools.url, nonce=None)
+    clock.now += 60 * SECOND
+    assert proven()
 
 
 def test_a_scope_that_is_not_granted_is_the_services_no(tools: Tools, planner: Keeper) -> None:
@@ -326,3 +438,43 @@ def test_what_raises_in_the_worker_is_raised_to_who_waits_and_the_worker_goes_on
         assert worker.close(2)
 
     asyncio.run(work())
+
+
+def test_the_worker_begins_what_somebody_waits_for_and_what_is_urgent_first() -> None:
+    done: list[int] = []
+
+    async def work() -> None:
+        worker, gate = Worker("test"), threading.Event()
+        first = asyncio.create_task(worker.do(gate.wait))
+        queued = [asyncio.create_task(worker.do(partial(done.append, number))) for number in range(4)]
+        urgent = asyncio.create_task(worker.do(partial(done.append, 9), urgent=True))
+        await asyncio.sleep(0)
+        queued[1].cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, urgent, *queued, return_exceptions=True)
+        assert worker.close(2)
+
+    asyncio.run(work())
+    assert done == [9, 0, 2, 3]
+
+
+def test_a_worker_that_is_closed_begins_nothing_and_leaves_nobody_waiting() -> None:
+    done: list[int] = []
+
+    async def work() -> None:
+        worker, gate = Worker("test"), threading.Event()
+        first = asyncio.create_task(worker.do(gate.wait))
+        waiting = asyncio.create_task(worker.do(partial(done.append, 1)))
+        await asyncio.sleep(0.05)
+        assert not worker.close(0)
+        gate.set()
+        assert await first
+        assert worker.close(2)
+        late = asyncio.create_task(worker.do(partial(done.append, 2)))
+        async with asyncio.timeout(2):
+            ended = await asyncio.gather(waiting, late, return_exceptions=True)
+        assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
+
+    asyncio.run(work())
+    assert done == []
