@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attestd.agent.errors import Misconfigured
+from attestd.agent.workload.passed import Entrance
 
 BACKLOG = 128
 DIRECTORY_MODE, SOCKET_MODE = 0o755, 0o666
@@ -69,9 +70,10 @@ def checked(sock: socket.socket) -> socket.socket:
 
 
 def adopt(sock: socket.socket) -> Listening:
-    """Somebody else's socket, whose file stays when we go."""
+    """Somebody else's socket, whose file stays when we go; `sock` itself is taken over."""
     name = checked(sock).getsockname()
-    return Listening(sock, Path(name if isinstance(name, str) else os.fsdecode(name)), None)
+    path = Path(name if isinstance(name, str) else os.fsdecode(name))
+    return Listening(Entrance.of(sock), path, None)
 
 
 def make(path: Path) -> Listening:
@@ -94,7 +96,7 @@ def make(path: Path) -> Listening:
     except Misconfigured:
         sock.close()
         raise
-    return Listening(sock, path, made)
+    return Listening(Entrance.of(sock), path, made)
 
 
 def _check_directory(directory: Path) -> None:
