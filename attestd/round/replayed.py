@@ -9,7 +9,7 @@ from attestd.policy.findings import Finding
 from attestd.policy.proven_boot import ProvenBoot
 from attestd.round.logs import BootLog, Logs
 from tpm.errors import AttestationError, EvidenceError
-from tpm.eventlog.compare import compare, divergence, verify_log
+from tpm.eventlog.compare import compare, divergence, known_userspace, verify_log
 from tpm.eventlog.replay import replay
 from tpm.ima.aggregate import aggregated
 from tpm.ima.replay import REGISTER as IMA_REGISTER
@@ -93,13 +93,14 @@ def _at_boot(boot: ProvenBoot | None, pcrs: VerifiedPcrs) -> dict[int, bytes]:
 
 def _explained(error: EvidenceError, sent: BootLog, pcrs: VerifiedPcrs) -> Iterator[Finding]:
     """A finding for each register that does not hold what the log says, with the event at which they part."""
-    values = replay(sent.log, sent.userspace).banks.get(pcrs.bank)
+    userspace = known_userspace(sent.log, pcrs, sent.userspace)
+    values = replay(sent.log, userspace).banks.get(pcrs.bank)
     if error.reason != "log_replay" or values is None:
         yield Finding(error.reason, "event_log", (pcrs.bank,), error.detail)
         return
     for register, state in compare(values, pcrs.values).items():
         if state == "mismatch" and register != IMA_REGISTER:
             quoted = pcrs.values[register]
-            where = divergence(sent.log, pcrs.bank, register, quoted, userspace=sent.userspace)
+            where = divergence(sent.log, pcrs.bank, register, quoted, userspace=userspace)
             expected = (values[register].hex(),)
             yield Finding("log_replay", f"pcr{register}", expected, quoted.hex(), where.event, where.detail)

@@ -218,6 +218,7 @@ def test_an_expired_variant_is_refused(deployment: Deployment) -> None:
 
 
 def test_without_systemds_log_its_registers_do_not_replay(deployment: Deployment) -> None:
+    """Its phases begin at sysinit, without those of an initrd: nothing that is known without a log."""
     deployment.apply('name = "plant"\ndisclose = "findings"\n' + recorded.components() + GRANT)
     round_ = deployment.round(recorded_machine(deployment))
     told = deployment.problem(with_log(round_, recorded.EVENT_LOG), 403, "evidence_incomplete")

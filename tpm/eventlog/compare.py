@@ -8,6 +8,8 @@ from typing import Literal
 from tpm.errors import EvidenceError
 from tpm.eventlog.events import Event, EventLog
 from tpm.eventlog.findings import Finding
+from tpm.eventlog.phases import REGISTER as PHASES_REGISTER
+from tpm.eventlog.phases import infer_phases
 from tpm.eventlog.replay import (
     Replay,
     events_of,
@@ -51,6 +53,7 @@ class VerifiedLog:
 
     log: EventLog
     userspace: UserspaceLog | None
+    """The log that came, or the phases that were inferred in its place, with the finding that says so."""
     bank: str
     registers: frozenset[int]
     """The registers that were quoted and to which the logs replay."""
@@ -73,8 +76,10 @@ def verify_log(log: EventLog, pcrs: VerifiedPcrs, *, userspace: UserspaceLog | N
     """The logs that a device sent beside its quote are the registers' history.
 
     EvidenceError "log_bank_missing", "log_empty" or "log_replay". A register that the logs extend and that
-    was not quoted proves nothing and refuses nothing.
+    was not quoted proves nothing and refuses nothing. Where no userspace log came, phases of systemd's that
+    alone make PCR 11 what was quoted stand for it: the quote proves them as it proves a log (`infer_phases`).
     """
+    userspace = known_userspace(log, pcrs, userspace)
     # 1. The log speaks of the bank that was quoted.
     replayed = replay(log, userspace)
     values = replayed.banks.get(pcrs.bank)
@@ -94,6 +99,18 @@ def verify_log(log: EventLog, pcrs: VerifiedPcrs, *, userspace: UserspaceLog | N
         raise EvidenceError("log_replay", f"The log does not replay to register {listed}: {where.detail}.")
     matching = frozenset(register for register, state in states.items() if state == "match")
     return VerifiedLog(log, userspace, pcrs.bank, matching, states, replayed.findings)
+
+
+def known_userspace(log: EventLog, pcrs: VerifiedPcrs, came: UserspaceLog | None) -> UserspaceLog | None:
+    """What is known of userspace's measurements: the log that came, to which nothing is ever added; where
+    none did, the phases that the quoted PCR 11 holds beyond the firmware's log, if it does.
+
+    An older systemd keeps no log. The finding "phases_inferred" says so and refuses nothing; whether these
+    phases are good is for the policy, as with phases of a log.
+    """
+    if came is not None or PHASES_REGISTER not in pcrs.values:
+        return came
+    return infer_phases(log, pcrs.bank, pcrs.values[PHASES_REGISTER])
 
 
 def compare(values: Mapping[int, bytes], quoted: Mapping[int, bytes]) -> Mapping[int, State]:
@@ -131,6 +148,10 @@ def divergence(
         if value == quoted:
             last = history[-1].number if history else None
             return Divergence(register, last, f"after its last event {why}")
+    if userspace is None and register == PHASES_REGISTER and (phases := infer_phases(log, bank, quoted)):
+        said = ":".join(record.text for record in phases.records)
+        detail = f"after its last event systemd extended the phases {said}, which a quote would prove"
+        return Divergence(register, history[-1].number, detail)
     return Divergence(
         register, None, "an event is missing, changed or in another order; which cannot be told"
     )
