@@ -171,6 +171,7 @@ def test_a_comparison_without_a_quote_stays_a_mismatch_and_says_what_follows() -
     where = divergence(log, "sha256", 11, values[11])
     assert where.event == log.events[-1].number
     assert "enter-initrd:leave-initrd" in where.detail
+    assert "enter-initrd" not in divergence(log, "sha256", 4, values[11]).detail
 
 
 def test_the_recorded_machine_began_at_sysinit_and_needs_its_log() -> None:
