@@ -2,11 +2,13 @@
 
 Locks of the kernel on files in the state directory: whoever dies, however, lets go of them. The file holds
 the process id of who has it; one that is still there when somebody else gets the lock is that of a process
-that died with it.
+that died with it. A running agent also has a number of its own: process ids come again, in a container at
+each start.
 """
 
 import fcntl
 import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -86,31 +88,47 @@ def tpm_look(directory: Path, *, patience: float) -> Iterator[None]:
             os.close(file)
 
 
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The running agent: `who` is "pid N", or "unknown"; `instance` is a number that no other start has."""
+
+    who: str
+    instance: str
+
+
 @contextmanager
-def sole_agent(directory: Path) -> Iterator[None]:
-    """This process is the one running agent of the state directory; AlreadyRunning if there is one."""
+def sole_agent(directory: Path) -> Iterator[str]:
+    """This process is the one running agent of the state directory; AlreadyRunning if there is one. Gives
+    the instance's number."""
     file = _opened(directory / _RUN)
     if file is None:
         raise Misconfigured(f"{directory} cannot be written; name another --state, or run as its owner")
     try:
         if not _locked(file, _LOOK_SECONDS):
             raise AlreadyRunning(
-                f"another agent ({_written(file)}) runs with {directory}; stop that one first"
+                f"another agent ({_runs(file).who}) runs with {directory}; stop that one first"
             )
-        _write(file, f"pid {os.getpid()}")
-        yield
+        instance = secrets.token_hex(8)
+        _write(file, f"pid {os.getpid()} {instance}")
+        yield instance
     finally:
         os.close(file)
 
 
 def running_agent(directory: Path) -> str | None:
     """Who is the running agent of the state directory ("pid N"); None: there is none."""
+    runs = running_instance(directory)
+    return None if runs is None else runs.who
+
+
+def running_instance(directory: Path) -> Runs | None:
+    """The same, and which of all that had this process id."""
     try:
         file = os.open(directory / _RUN, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        return None if _locked(file, 0) else _written(file) or "unknown"
+        return None if _locked(file, 0) else _runs(file)
     finally:
         os.close(file)
 
@@ -142,8 +160,13 @@ def _locked(file: int, patience: float) -> bool:
             return True
 
 
+def _runs(file: int) -> Runs:
+    who, _, instance = _written(file).rpartition(" ")
+    return Runs(who or "unknown", instance)
+
+
 def _written(file: int) -> str:
-    return os.pread(file, 32, 0).decode("ascii", "replace").strip()
+    return os.pread(file, 40, 0).decode("ascii", "replace").strip()
 
 
 def _write(file: int, text: str) -> None:

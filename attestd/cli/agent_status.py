@@ -10,15 +10,16 @@ from typing import Any
 import click
 
 from attestd.agent.errors import plain
-from attestd.agent.lock import running_agent
+from attestd.agent.lock import running_instance
 from attestd.agent.logs import boot_id
 from attestd.agent.machine import opened
-from attestd.agent.running.standing import nothing_told
+from attestd.agent.running.standing import as_of, nothing_told
 from attestd.agent.state import State
 from attestd.agent.trouble import sentence
 from attestd.cli.agent_options import check_server, enrolled_options, reported, state_option, tpm_option
 from attestd.cli.failures import Failure
 from attestd.cli.output import json_option, print_object
+from attestd.clock import now_ms
 from tpm.device.keys import attestation_public
 from tpm.errors import DeviceError
 
@@ -87,12 +88,13 @@ def _await(kept: State, seconds: float, *, sleep: Callable[[float], None] = time
 
 def _agent(kept: State) -> dict[str, Any] | None:
     """What the running agent tells; None while none runs. What an earlier one told counts for nothing."""
-    who, told = running_agent(kept.directory), kept.standing()
-    if who is None:
+    runs, told = running_instance(kept.directory), kept.standing()
+    if runs is None:
         return None
-    if told is None or who != f"pid {told.get('pid')}" or told.get("boot_id") != boot_id():
-        return nothing_told(int("".join(digit for digit in who if digit.isdecimal()) or 0))
-    return dict(told)
+    if told is None or told.get("instance") != runs.instance or told.get("boot_id") != boot_id():
+        number = runs.who.removeprefix("pid ")
+        return nothing_told(int(number) if number.isdecimal() else 0)
+    return as_of(told, now_ms())
 
 
 def _tpm(tcti: str, state: Path) -> dict[str, Any]:

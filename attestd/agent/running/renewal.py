@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cryptography import x509
+
 from attestd.agent.attest import Received, Wanted
 from attestd.agent.delivery.deliver import seal_name
 from attestd.agent.errors import Refusal, Unreachable, plain
 from attestd.agent.holdings import Bundle, Held
 from attestd.agent.machine import Machine
-from attestd.agent.running.bundle import fetch_bundle
-from attestd.agent.running.received import LONGEST_MS, OffClock, read_part
+from attestd.agent.running.bundle import claims_of, fetch_bundle
+from attestd.agent.running.received import CLOCK_MS, LONGEST_MS, OffClock, read_part
 from attestd.agent.settings import Workload
 from attestd.clock import parse_rfc3339
 
 SHORTEST_LIFE_MS = 20_000
+CLOCK_TOLD_MS = 60_000
+"""Less is the way there and back, and what the service dates back."""
 OnBundle = Callable[[Bundle, int | None], None]
 """The second is how often to look at it, in seconds."""
 _POINTER = re.compile(r"/(credentials|sealed_keys)/([0-9]{1,3})(?:/.*)?")
@@ -29,7 +33,8 @@ _POINTER = re.compile(r"/(credentials|sealed_keys)/([0-9]{1,3})(?:/.*)?")
 class Renewed:
     """An accepted round. `withheld`: agents that the policy gives nothing, and why; `unsealed`: agents whose
     sealed keys it does not give. `until` (milliseconds): when the first of it ends. `hint` is how often to
-    look at the bundle, in seconds."""
+    look at the bundle, in seconds. `ahead` is by how many seconds this machine's clock is ahead of the
+    service's, where that takes much of the credentials' life; else 0."""
 
     policy: Mapping[str, Any]
     held: Mapping[str, Held]
@@ -38,6 +43,7 @@ class Renewed:
     bundle: Bundle
     hint: int | None
     until: int
+    ahead: int
 
 
 def unheard(bundle: Bundle, hint: int | None) -> None:
@@ -74,7 +80,8 @@ def renew(
         bundle, hint = _bundle(machine, on_bundle)
         held = _held(received, asked, bundle, now=now)
     until = _until(received, held.values(), now=now)
-    return Renewed(_policy(received.answer), held, withheld, unsealed, bundle, hint, until)
+    ahead = _ahead(held.values(), now=now)
+    return Renewed(_policy(received.answer), held, withheld, unsealed, bundle, hint, until, ahead)
 
 
 def _bundle(machine: Machine, on_bundle: OnBundle) -> tuple[Bundle, int | None]:
@@ -150,12 +157,33 @@ def _policy(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _until(received: Received, held: Iterable[Held], *, now: int) -> int:
-    """When the first credential ends; without any, when the posture does, as far as `renew_after` tells."""
+    """When the first credential ends, also of those that are only delivered; without any, when the posture
+    does, as far as `renew_after` tells."""
     ends = [svid.expires_at for each in held for svid in (each.x509, each.wit, each.jwt) if svid is not None]
-    if ends:
-        return min(ends)
     try:
-        renew_after = parse_rfc3339(received.answer["renew_after"])
+        told = [parse_rfc3339(each["expires_at"]) for part in received.parts for each in part.credentials]
+        # What says itself when it ends was believed already; what the answer adds must make sense too.
+        ends += [_bounded(end, now) for end in told]
+        return min(ends) if ends else _bounded(2 * parse_rfc3339(received.answer["renew_after"]) - now, now)
     except (LookupError, TypeError, ValueError):
         raise Unreachable("the server's answer does not say when to renew; is it attestd?") from None
-    return now + min(max(2 * (renew_after - now), SHORTEST_LIFE_MS), LONGEST_MS)
+
+
+def _bounded(end: int, now: int) -> int:
+    return now + min(max(end - now, SHORTEST_LIFE_MS), LONGEST_MS)
+
+
+def _ahead(held: Iterable[Held], *, now: int) -> int:
+    """Seconds. What was given this moment became valid a little before by the service's clock."""
+    for each in held:
+        if each.x509 is not None:
+            leaf = x509.load_der_x509_certificate(each.x509.chain[0])
+            begins = int(leaf.not_valid_before_utc.timestamp() * 1000)
+        elif (token := each.wit or each.jwt) is not None:
+            begins = claims_of(token.text).get("iat", now // 1000) * 1000
+        else:
+            continue
+        ends = min(svid.expires_at for svid in (each.x509, each.wit, each.jwt) if svid is not None)
+        if now - begins > max(CLOCK_TOLD_MS, min((ends - begins) // 2, CLOCK_MS)):
+            return (now - begins) // 1000
+    return 0

@@ -49,13 +49,13 @@ async def run(around: Surroundings) -> None:
     """The agent, until SIGTERM or SIGINT. AlreadyRunning, Misconfigured, PolicyError or OSError before
     anything is served; nothing that a later try may mend ends it."""
     settings = around.load()
-    with sole_agent(settings.state):
+    with sole_agent(settings.state) as instance:
         State(settings.state).sweep(now=now_ms())
         notifier = Notifier.of(around.environ, pid=os.getpid())
         listening = inherited(around.environ, pid=os.getpid())
         delivery = Delivery(settings.workloads, tell=log.warning)
         delivery.check()
-        keeper = _keeper(settings, delivery, notifier)
+        keeper = _keeper(settings, delivery, notifier, instance)
         async with serve(keeper, settings, listening=listening, now=now_ms) as endpoint:
             stop = asyncio.Event()
             reload = _Reload(around.load, settings, keeper, endpoint, notifier)
@@ -68,7 +68,7 @@ async def run(around: Surroundings) -> None:
         delivery.close()
 
 
-def _keeper(settings: Settings, delivery: Delivery, notifier: Notifier) -> Keeper:
+def _keeper(settings: Settings, delivery: Delivery, notifier: Notifier, instance: str) -> Keeper:
     def say(line: str) -> None:
         log.info("%s", line)
         notifier.status(line)
@@ -76,6 +76,7 @@ def _keeper(settings: Settings, delivery: Delivery, notifier: Notifier) -> Keepe
     state = State(settings.state)
     home = Home(settings.tpm, state, lambda url: _server(url, settings, state))
     upkeep = Upkeep(home, settings, say=say, outlet=delivery)
+    upkeep.instance = instance
     return Keeper(upkeep, Demands(home, settings, lambda: upkeep.holdings))
 
 

@@ -11,16 +11,18 @@ from typing import Any
 from attestd.agent.holdings import NOTHING, Held, Holdings
 from attestd.agent.settings import Workload
 from attestd.agent.trouble import Regime, Trouble
-from attestd.clock import rfc3339
+from attestd.clock import parse_rfc3339, rfc3339
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """At `time`. `trouble` is what the last try failed by (None: it was accepted, by `policy`), `since` when
-    that began, `tries` how many failed in a row; `notes` says by agent what else is not
-    as it was set: sealed keys that are not given, files that cannot be written. Milliseconds."""
+    """At `time`. `instance` tells this start of the agent from all others. `trouble` is what the last try
+    failed by (None: it was accepted, by `policy`), `since` when that began, `tries` how many failed in a row;
+    `notes` says by agent what else is not as it was set: sealed keys that are not given, files that cannot be
+    written; and of the clock. Milliseconds."""
 
     pid: int
+    instance: str
     boot_id: str | None
     time: int
     server: str | None
@@ -47,6 +49,7 @@ class Standing:
         held = self.holdings.held
         return {
             "pid": self.pid,
+            "instance": self.instance,
             "boot_id": self.boot_id,
             "time": rfc3339(self.time),
             "server": self.server,
@@ -88,10 +91,18 @@ class Standing:
 
 def nothing_told(pid: int) -> dict[str, Any]:
     """The same members for an agent that runs and has told nothing: its first try has not ended."""
-    nothing = Standing(pid, None, 0, None, None, None, None, 0, 0, NOTHING, {}, 0)
+    nothing = Standing(pid, "", None, 0, None, None, None, None, 0, 0, NOTHING, {}, 0)
     told = nothing.told() | {"time": None, "next_try": {"at": None, "why": "first attestation"}}
     told["posture"]["since"] = None
     return told
+
+
+def as_of(told: Mapping[str, Any], now: int) -> dict[str, Any]:
+    """What was told, without what has ended since: who told it may stand still (milliseconds)."""
+    before = told["credentials"]
+    live = [each for each in before if parse_rfc3339(each["expires_at"]) > now]
+    ended = bool(before) and not live
+    return {**told, "credentials": live, "identity": told["identity"] and not ended}
 
 
 def credentials(held: Iterable[Held], now: int) -> Iterator[dict[str, str]]:

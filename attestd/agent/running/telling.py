@@ -8,8 +8,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from attestd.agent.errors import Misconfigured
 from attestd.agent.running.standing import Standing
-from attestd.agent.state import State
+from attestd.agent.state import Membership, State
+
+
+def membership_of(state: State) -> Membership | None:
+    """As far as it can be read now; why it cannot is a round's to say."""
+    try:
+        return state.membership()
+    except (Misconfigured, OSError):
+        return None
 
 
 class Telling:

@@ -7,11 +7,11 @@ when, `work` does it, in one thread. Old credentials stay until they end, whatev
 
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from attestd.agent.errors import Misconfigured, plain
+from attestd.agent.errors import plain
 from attestd.agent.holdings import NEVER, Bundle, Holdings, first_end
 from attestd.agent.logs import boot_id
 from attestd.agent.running import picture, schedule
@@ -23,9 +23,9 @@ from attestd.agent.running.renewal import Renewed
 from attestd.agent.running.rounds import Rounds
 from attestd.agent.running.schedule import Tries
 from attestd.agent.running.standing import Standing, last_outcome, say_expiry
-from attestd.agent.running.telling import Telling
+from attestd.agent.running.telling import Telling, membership_of
 from attestd.agent.settings import Settings
-from attestd.agent.trouble import DOUBLING, FINAL, Regime, Trouble, sentence, trouble_of
+from attestd.agent.trouble import FINAL, Regime, Trouble, sentence, trouble_of
 from attestd.clock import now_ms, rfc3339
 
 BACKWARDS_MS = 2000
@@ -51,6 +51,8 @@ class Upkeep:
         outlet: Outlet | None = None,
     ) -> None:
         """`clock` in milliseconds, `draw` from 0 to 1, `say` takes one line for the operator's journal."""
+        self.instance = ""
+        """Of this start, as it was written to the lock; whoever starts the agent sets it."""
         self._outlet: Outlet = outlet or Nowhere()
         self._home, self._clock, self._draw, self._say = home, clock, draw, say
         self._settings = self._wished = settings
@@ -120,12 +122,10 @@ class Upkeep:
 
     def standing(self) -> Standing:
         """What is told of all this."""
-        try:
-            membership = self._home.state.membership()
-        except (Misconfigured, OSError):
-            membership = None
+        membership = membership_of(self._home.state)
         return Standing(
             pid=os.getpid(),
+            instance=self.instance,
             boot_id=boot_id(),
             time=self._clock(),
             server=membership.server if membership else self._settings.server,
@@ -145,9 +145,9 @@ class Upkeep:
         self._outlet.reconfigure(settings.workloads)
         self._withheld_until.clear()
         self._round_at = self._tries.not_before(now)
-        denied = self._trouble is not None and self._trouble.regime is Regime.DENIED
-        why = str(self._trouble) if self._trouble else _WAITING
-        self.holdings = picture.for_workloads(self.holdings, settings.workloads, why=why, denied=denied)
+        self.holdings = picture.for_workloads(
+            self.holdings, settings.workloads, self._trouble, waiting=_WAITING
+        )
 
     # --- a round ----------------------------------------------------------------------------------
 
@@ -207,17 +207,15 @@ class Upkeep:
             self.holdings = replace(self.holdings, held={})
         if trouble.regime in (Regime.DENIED, Regime.PENDING):
             self._ended_at = now
-        held = self.holdings.held
-        without = {each.agent: str(trouble) for each in self._settings.workloads if each.agent not in held}
-        refused = self._refused(without)
-        if (without, refused) != (self.holdings.withheld, self.holdings.refused):
-            self.holdings = replace(self.holdings, withheld=without, refused=refused)
+        self.holdings = picture.failed(self.holdings, self._settings.workloads, trouble)
         if trouble.findings != told:
             for finding in trouble.findings:
                 self._say(sentence(finding))
         if trouble.regime is Regime.UNENROLLED and self._tries.in_a_row > 1:
             return
-        self._say(f"{trouble}; next try {rfc3339(self._round_at)}{say_expiry(held.values(), now)}")
+        self._say(
+            f"{trouble}; next try {rfc3339(self._round_at)}{say_expiry(self.holdings.held.values(), now)}"
+        )
 
     # --- beside the rounds ------------------------------------------------------------------------
 
@@ -262,21 +260,10 @@ class Upkeep:
         """Whoever waits for another picture sees that something ended."""
         if now < self._expiry():
             return
-        live, gone = picture.unexpired(self.holdings, now)
+        self.holdings, gone = picture.expired(self.holdings, now, self._trouble)
         for agent in gone:
             self._say(f"what {agent} had has expired")
-        why = str(self._trouble) if self._trouble else "what there was has expired"
-        withheld = {**self.holdings.withheld, **dict.fromkeys(gone, why)}
-        refused = self._refused(withheld)
-        self.holdings = replace(self.holdings, held=live, withheld=withheld, refused=refused)
         self._tell()
-
-    def _refused(self, without: Iterable[str]) -> frozenset[str]:
-        """Whom of them the service decided about: while it cannot be asked, by its last word."""
-        regime = Regime.GOOD if self._trouble is None else self._trouble.regime
-        if regime is Regime.DENIED:
-            return frozenset(without)
-        return self.holdings.refused.intersection(without) if regime in DOUBLING else frozenset()
 
     def _tell(self) -> None:
         """Files first: whoever waits for this machine's identity finds them."""
