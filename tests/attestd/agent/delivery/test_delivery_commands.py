@@ -3,20 +3,32 @@ held up."""
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from attestd.agent.delivery.files import Delivery
 from attestd.agent.delivery.on_renewal import Commands, run_command
 from attestd.agent.holdings import NOTHING, Holdings
-from tests.attestd.agent.delivery.delivered import MINUTE, NOW, contents, holding, lying, workload
+from tests.attestd.agent.delivery.delivered import (
+    MINUTE,
+    NOW,
+    STRANGER,
+    as_user,
+    contents,
+    holding,
+    lying,
+    workload,
+)
 
 PYTHON = sys.executable
 
@@ -96,6 +108,87 @@ def test_a_command_that_does_not_end_is_killed_with_all_that_it_started(tmp_path
     )
     assert time.monotonic() - began < 5
     assert gone(int((tmp_path / "child").read_text()))
+
+
+def test_a_command_that_the_system_cannot_take_is_told() -> None:
+    assert run("/bin/echo", "a\0b") == "/bin/echo: embedded null byte"
+
+
+def test_a_command_that_cannot_be_watched_is_killed_and_not_left_without_an_end() -> None:
+    before = children_of_this_process()
+    ended = run("/bin/sleep", "60", patience=1e30)
+    assert ended is not None
+    assert re.fullmatch(r"/bin/sleep could not be watched \(.+\) and was killed", ended)
+    assert children_of_this_process() == before
+
+
+_OF_ANOTHER_USER = "$< = 0; $> = 0; $( = 0; sleep 4"
+
+
+def test_a_command_that_became_another_users_holds_up_no_other_one() -> None:
+    """As sudo does. What the agent may not kill it tells of, and goes on."""
+    if os.geteuid() != 0:
+        return  # Nobody else can make a program of another user.
+    folder = Path(tempfile.mkdtemp(prefix="attestd-test."))
+    folder.chmod(0o777)
+    program = Path(shutil.copy("/usr/bin/perl", folder / "other"))
+    program.chmod(0o4755)
+
+    def commands() -> None:
+        said: list[str] = []
+        made = Commands(said.append, patience=0.5)
+        made.run((str(program), "-e", _OF_ANOTHER_USER), agent="a", files=folder)
+        made.run(("/bin/sh", "-c", f"echo ran > {folder}/ran"), agent="b", files=folder)
+        assert made.finish(10)
+        told = f"on_renewal of a: {program} did not end within 0.5 seconds and cannot be killed"
+        assert (said, (folder / "ran").read_text()) == ([told], "ran\n")
+
+    try:
+        assert as_user(STRANGER, commands) == "done"
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_whatever_one_command_does_the_next_one_runs(tmp_path: Path) -> None:
+    said: list[str] = []
+    commands = Commands(said.append)
+    commands.run(Unforeseen(("/bin/true",)), agent="a", files=tmp_path)
+    commands.run(("/bin/sh", "-c", f"echo ran > {tmp_path}/ran"), agent="b", files=tmp_path)
+    assert commands.finish(10)
+    assert said == ["on_renewal of a: /bin/true: RuntimeError: nobody thought of this?"]
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+class Unforeseen(tuple[str, ...]):
+    """A command that cannot even be listed."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> NoReturn:
+        raise RuntimeError("nobody thought of this\n")
+
+
+def test_where_nothing_can_be_told_what_comes_later_still_runs(tmp_path: Path) -> None:
+    class Gone(Exception):
+        """The journal is."""
+
+    def tell(line: str) -> None:
+        raise Gone(line)
+
+    threads: list[BaseException | None] = []
+    before, threading.excepthook = threading.excepthook, lambda args: threads.append(args.exc_value)
+    try:
+        commands = Commands(tell)
+        commands.run(("/bin/false",), agent="a", files=tmp_path)
+        assert commands.finish(10)
+        for thread in [each for each in threading.enumerate() if each.name == "on-renewal"]:
+            thread.join(10)
+        commands.run(("/bin/sh", "-c", f"echo ran > {tmp_path}/ran"), agent="b", files=tmp_path)
+        assert commands.finish(10)
+    finally:
+        threading.excepthook = before
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    assert [type(each) for each in threads] == [Gone]
 
 
 def test_no_descriptor_and_no_child_is_left_behind() -> None:
