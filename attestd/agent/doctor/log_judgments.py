@@ -9,6 +9,8 @@ from attestd.agent.errors import plain
 from tpm.errors import StructureError
 from tpm.eventlog.compare import divergence, replayed_states
 from tpm.eventlog.events import EventLog
+from tpm.eventlog.phases import REGISTER as PHASES_REGISTER
+from tpm.eventlog.phases import infer_phases
 from tpm.eventlog.reader import read_log
 from tpm.eventlog.replay import replay
 from tpm.eventlog.userspace import UserspaceLog, read_userspace
@@ -55,6 +57,9 @@ def _compared(
     *,
     local: bool,
 ) -> Check:
+    if userspace is None and PHASES_REGISTER in values:
+        # As the service does for a systemd that keeps no log.
+        userspace = infer_phases(log, bank, values[PHASES_REGISTER])
     replayed = replay(log, userspace)
     said = f"{len(log.events)} events"
     if bank not in replayed.banks:
@@ -80,7 +85,7 @@ def judge_userspace(logs: LogReading) -> Iterator[Check]:
         return
     if isinstance(raw, Unread):
         if raw.code in ("ENOENT", "ENOTDIR"):
-            yield Check(name, "ok", "none; systemd measures nothing here")
+            yield Check(name, "ok", "none; this systemd keeps none, or measures nothing here")
         else:
             yield _absent(name, raw, logs.files.userspace, "")
         return

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from tests.recorded import EVENT_LOG, IMA_LIST, registers, userspace_log
 from tpm.device.device import Device
 from tpm.device.endorsement import Endorsement
 from tpm.device.properties import Properties
+from tpm.eventlog.reader import read_log
+from tpm.eventlog.replay import replay
 from tpm.swtpm import SoftwareTpm
 from tpm.swtpm_ca import TestCa, issue_endorsement_certificate, make_test_ca
 from tpm.verify.device_id import device_identifier
@@ -325,6 +328,14 @@ def test_what_matters_to_some_policies_only_is_no_fault() -> None:
 
 def test_userspaces_log_is_part_of_the_replay() -> None:
     is_told(event_log(replace(LOGS, userspace=MISSING)), "fail", "registers 11 (", "")
+
+
+def test_the_phases_of_a_systemd_that_keeps_no_log_are_known_as_the_service_knows_them() -> None:
+    value = replay(read_log(EVENT_LOG)).banks["sha256"][11]
+    for phase in (b"enter-initrd", b"leave-initrd"):
+        value = sha256(value + sha256(phase).digest()).digest()
+    without = replace(LOGS, userspace=MISSING)
+    assert is_well(event_log(without, {"sha256": registers() | {11: value}})).endswith(" 9, 11 of sha256")
 
 
 # --- the service and the clock --------------------------------------------------------------------
