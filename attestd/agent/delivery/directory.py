@@ -37,18 +37,20 @@ class Owner:
 def secret_directory(path: Path, *, owner: Owner | None = None, in_memory: bool = True) -> Iterator[int]:
     """A descriptor of the directory, made where it is missing: 0700, or 0710 with the owner's group.
 
-    What is there already is judged as it is; but one that was ours alone becomes the owner's to pass through.
+    What is there already is judged as it is; but one that was ours alone becomes the owner's to pass through,
+    if it is certain that it was made for this: who owns a step of the way may have put another one there.
     `in_memory`: it must forget when the power goes. Misconfigured with the fix.
     """
     whole = Path(os.path.normpath(path))
     trusted = {0, os.geteuid()} | ({owner.uid} if owner is not None else set())
-    here = os.open("/", _PASS)
+    here, firm = os.open("/", _PASS), True
     try:
         for step in whole.parents[-2::-1] if len(whole.parents) > 1 else ():
             here = _stepped(here, step, _PASS, in_memory=in_memory)
             _judge_step(here, step, trusted)
+            firm = firm and _is_firm(here, os.geteuid())
         here = _stepped(here, whole, _OPEN, owner, in_memory=in_memory)
-        if _ours_alone(os.fstat(here), os.geteuid()) and owner is not None:
+        if firm and _ours_alone(os.fstat(here), os.geteuid()) and owner is not None:
             with suppress(OSError):  # Without the right to it, it is judged as it is.
                 make_private(here, owner)
         _judge_end(here, whole, owner, os.geteuid())
@@ -64,7 +66,7 @@ def foreseen(path: Path, *, us: int, owner: Owner | None = None, in_memory: bool
     Misconfigured with the fix."""
     whole = Path(os.path.normpath(path))
     trusted = {0, us} | ({owner.uid} if owner is not None else set())
-    here = os.open("/", _PASS)
+    here, firm = os.open("/", _PASS), True
     try:
         for step in (*(whole.parents[-2::-1] if len(whole.parents) > 1 else ()), whole):
             try:
@@ -80,7 +82,9 @@ def foreseen(path: Path, *, us: int, owner: Owner | None = None, in_memory: bool
             here = there
             if step != whole:
                 _judge_step(here, step, trusted)
-        _judge_end(here, whole, None if _ours_alone(os.fstat(here), us) else owner, us)
+                firm = firm and _is_firm(here, us)
+        opens = firm and _ours_alone(os.fstat(here), us)
+        _judge_end(here, whole, None if opens else owner, us)
         if in_memory:
             _judge_memory(here, whole)
         return True
@@ -117,7 +121,8 @@ def _stepped(here: int, step: Path, how: int, owner: Owner | None = None, *, in_
     except OSError as error:
         raise _cannot(step, error) from None
     os.close(here)
-    if made and how == _OPEN:
+    # Whoever owns the parent may have put another one in its place since: one in which something is.
+    if made and how == _OPEN and os.fstat(there).st_uid == os.geteuid() and not os.listdir(there):
         make_private(there, owner)
     return there
 
@@ -182,6 +187,11 @@ def _judge_end(here: int, path: Path, owner: Owner | None, us: int) -> None:
 def _ours_alone(told: os.stat_result, us: int) -> bool:
     """As it was made before the files in it had another owner."""
     return told.st_uid == us and stat.S_IMODE(told.st_mode) == 0o700
+
+
+def _is_firm(here: int, us: int) -> bool:
+    """Can nobody but us and root exchange what is in this step, which was judged already?"""
+    return os.fstat(here).st_uid in (0, us)
 
 
 def _passable(told: os.stat_result, owner: Owner) -> bool:

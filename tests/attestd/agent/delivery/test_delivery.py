@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
+from attestd.agent.delivery.directory import Owner, foreseen
 from attestd.agent.delivery.files import AGAIN_MS, Delivery, may_chown
 from attestd.agent.delivery.on_renewal import Commands
 from attestd.agent.errors import Misconfigured
@@ -261,6 +262,58 @@ def test_what_was_the_agents_alone_becomes_its_users_to_pass_where_the_agent_may
         with pytest.raises(Misconfigured, match="remove it, it is made as it must be"):
             Delivered(theirs, chowns=True).check()
         assert mode(folder) == 0o700
+
+
+def test_ag_2_a_directory_that_its_user_moved_there_is_not_opened_to_that_user(memory: Path) -> None:
+    """Its parent is the user's: who moves a directory of root's into the place gets no way into it."""
+    memory.chmod(0o755)
+    theirs, kept = memory / "theirs", memory / "theirs" / "backup"
+    kept.mkdir(mode=0o700, parents=True)
+    (kept / "known").write_text("root's own")
+    wanted = workload(theirs / "files", user=frozenset({str(STRANGER)}))
+    if not ROOT:
+        return  # Only root's directories can lie in somebody else's.
+    os.chown(theirs, STRANGER, STRANGER)
+    assert as_user(STRANGER, lambda: kept.rename(theirs / "files")) == "done"
+    with pytest.raises(Misconfigured, match="remove it, it is made as it must be"):
+        foreseen(theirs / "files", us=0, owner=Owner(STRANGER, STRANGER))
+    with pytest.raises(Misconfigured, match="remove it, it is made as it must be"):
+        Delivered(wanted).check()
+    assert (mode(theirs / "files"), (theirs / "files").stat().st_gid) == (0o700, 0)
+    assert as_user(STRANGER, (theirs / "files" / "known").read_text) == "PermissionError"
+    shutil.rmtree(theirs / "files")
+    Delivered(wanted).check()
+    assert (mode(theirs / "files"), (theirs / "files").stat().st_gid) == (0o710, STRANGER)
+
+
+def test_ag_2_a_directory_that_its_user_put_in_place_of_a_new_one_is_not_opened_to_that_user(
+    memory: Path,
+) -> None:
+    """Between making it and opening it: then it is not what was made."""
+    memory.chmod(0o755)
+    theirs, kept = memory / "theirs", memory / "theirs" / "backup"
+    kept.mkdir(mode=0o700, parents=True)
+    (kept / "known").write_text("root's own")
+    wanted = workload(theirs / "files", user=frozenset({str(STRANGER)}))
+    if not ROOT:
+        return  # Only root's directories can lie in somebody else's.
+    os.chown(theirs, STRANGER, STRANGER)
+    tries: list[object] = []
+
+    def exchange(event: str, told: tuple[object, ...]) -> None:
+        if event == "open" and told[0] == "files":
+            tries.append(told)
+            if len(tries) == 2:
+                (theirs / "files").rename(theirs / "made")
+                kept.rename(theirs / "files")
+
+    def attacked() -> None:
+        sys.addaudithook(exchange)
+        Delivered(wanted).check()
+
+    assert as_user(0, attacked) == "Misconfigured"
+    assert (mode(theirs / "files"), (theirs / "files").stat().st_gid) == (0o700, 0)
+    assert (theirs / "files" / "known").exists()
 
 
 def test_two_workloads_do_not_share_a_directory(memory: Path) -> None:
