@@ -22,6 +22,7 @@ from attestd.wire import Problem, b64, b64encode
 from tpm.device.connection import LoadedKey
 from tpm.device.device import Device
 from tpm.errors import AttestationError, DeviceError
+from tpm.structures.attest import parse_quote
 from tpm.structures.pcrs import PcrSelection
 
 ATTEMPTS = 3
@@ -67,10 +68,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The service's answer, and the part of it for each that was wanted, in that order."""
+    """The service's answer, and the part of it for each that was wanted, in that order. `boot`: the TPM's
+    counters of resets and restarts, as they were quoted."""
 
     answer: Mapping[str, Any]
     parts: tuple[Part, ...]
+    boot: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ def attest(
             if attempt == ATTEMPTS or not (bank or doubted or refusal.code in _ANEW):
                 raise
         else:
-            received = Received(answer, _parts(answer, asks))
+            received = Received(answer, _parts(answer, asks), _boot(body))
             logs.remember(answer)
             return received
     raise AssertionError("the last attempt returns or raises")
@@ -268,6 +271,11 @@ def _parts(answer: Mapping[str, Any], asks: Sequence[_Ask]) -> tuple[Part, ...]:
         )
         for ask in asks
     )
+
+
+def _boot(body: Mapping[str, Any]) -> tuple[int, int]:
+    clock = parse_quote(b64(body["quote"]["attest"], "attest")).clock
+    return clock.reset_count, clock.restart_count
 
 
 def _storage_name(device: Device) -> bytes:

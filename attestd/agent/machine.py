@@ -4,7 +4,7 @@ What proves and what attests shares one TPM with every other thread and process 
 Nothing stays open between two uses: other programs of this machine have their turn.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,14 +55,20 @@ class ResidentKey:
             return device.sign(loaded, message)
 
 
+def _unheard(boot: tuple[int, int]) -> None:
+    """For who attests once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This device, enrolled: its TPM as tpm2-tools name it, what it remembers, and its service."""
+    """This device, enrolled: its TPM as tpm2-tools name it, what it remembers, and its service. `accepted` is
+    told the TPM's counters of resets and restarts in each attestation that was accepted."""
 
     tcti: str
     state: State
     server: Server
     files: LogFiles = OWN
+    accepted: Callable[[tuple[int, int]], None] = _unheard
 
     @classmethod
     def enrolled(cls, tcti: str, directory: Path, *, ca: Path | None = None, files: LogFiles = OWN) -> Self:
@@ -78,7 +84,9 @@ class Machine:
         NotEnrolled."""
         membership, recipe = self.state.enrolment()
         tpm, logs = partial(opened, self.tcti, self.state.directory), Logs(self.files, self.state)
-        return attest(tpm, self.server, membership, recipe=recipe, wanted=wanted, logs=logs)
+        received = attest(tpm, self.server, membership, recipe=recipe, wanted=wanted, logs=logs)
+        self.accepted(received.boot)
+        return received
 
     def key(self, part: Part) -> ResidentKey:
         """The key that what was received is bound to; it must live in the TPM."""

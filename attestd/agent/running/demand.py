@@ -16,6 +16,7 @@ from attestd.agent.holdings import Bundle, Holdings, JwtSvid
 from attestd.agent.machine import Machine
 from attestd.agent.running.budget import Budget
 from attestd.agent.running.bundle import fetch_bundle, header_of, key_ids
+from attestd.agent.running.era import Era
 from attestd.agent.running.home import Home
 from attestd.agent.running.received import OffClock, not_ours, read_jwt
 from attestd.agent.settings import Settings, Workload
@@ -43,16 +44,18 @@ class _Kept(Generic[Item]):
     half: int
     """Milliseconds: half of its life is over."""
     end: int
+    era: int
 
 
 class _Shelf(Generic[Item]):
     """What was used longest ago goes first. Looked at by one thread while another puts things in."""
 
-    def __init__(self) -> None:
+    def __init__(self, era: Era) -> None:
+        self._era = era
         self._kept: OrderedDict[Hashable, _Kept[Item]] = OrderedDict()
 
     def put(self, key: Hashable, item: Item, *, now: int, end: int) -> Item:
-        self._kept[key] = _Kept(item, now + (end - now) // 2, end)
+        self._kept[key] = _Kept(item, now + (end - now) // 2, end, self._era.number)
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -60,16 +63,21 @@ class _Shelf(Generic[Item]):
 
     def fresh(self, key: Hashable, now: int) -> Item | None:
         """In the first half of its life."""
-        kept = self._kept.get(key)
+        kept = self._of_now(key)
         return kept.item if kept is not None and now < kept.half else None
 
     def live(self, key: Hashable, now: int) -> Item | None:
         """Before its end."""
-        kept = self._kept.get(key)
+        kept = self._of_now(key)
         return kept.item if kept is not None and now < kept.end else None
 
     def drop(self, key: Hashable) -> None:
         self._kept.pop(key, None)
+
+    def _of_now(self, key: Hashable) -> _Kept[Item] | None:
+        """What was put here before the service ended all that it had given is none."""
+        kept = self._kept.get(key)
+        return kept if kept is not None and kept.era == self._era.number else None
 
 
 class Demands:
@@ -85,10 +93,10 @@ class Demands:
     ) -> None:
         """`holdings` gives the picture of now."""
         self._home, self._settings, self._holdings, self._clock = home, settings, holdings, clock
-        self._svids: _Shelf[JwtSvid] = _Shelf()
-        self._attestations: _Shelf[ClientAttestation] = _Shelf()
-        self._tokens: _Shelf[AccessToken] = _Shelf()
-        self._given: _Shelf[tuple[Asked, AccessToken]] = _Shelf()
+        self._svids: _Shelf[JwtSvid] = _Shelf(home.era)
+        self._attestations: _Shelf[ClientAttestation] = _Shelf(home.era)
+        self._tokens: _Shelf[AccessToken] = _Shelf(home.era)
+        self._given: _Shelf[tuple[Asked, AccessToken]] = _Shelf(home.era)
         self._failures: OrderedDict[Hashable, tuple[int, Exception]] = OrderedDict()
         self._asked, self._proven = Budget(ASKED_A_MINUTE), Budget(PROOFS_A_MINUTE)
 

@@ -6,12 +6,13 @@ operator decides about.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from attestd.agent.enroll import enroll
 from attestd.agent.errors import Misconfigured, NotEnrolled
 from attestd.agent.logs import OWN, LogFiles
 from attestd.agent.machine import Machine, opened
+from attestd.agent.running.era import Era
 from attestd.agent.state import Membership, State
 from attestd.agent.transport import Server
 from attestd.agent.trouble import AnotherTpm
@@ -21,12 +22,13 @@ from tpm.verify.device_id import device_identifier
 @dataclass(frozen=True, slots=True)
 class Home:
     """Where this machine's agent lives: its TPM, its state, its logs, and how it reaches a service by its
-    URL (Misconfigured where it may not)."""
+    URL (Misconfigured where it may not). `era` is told what its attestations show."""
 
     tcti: str
     state: State
     connect: Callable[[str], Server]
     files: LogFiles = OWN
+    era: Era = field(default_factory=Era)
 
     def machine(self, named: str | None) -> Machine:
         """The machine as it is enrolled. NotEnrolled, or Misconfigured when `named`, the service that the
@@ -37,7 +39,7 @@ class Home:
                 f"this machine is enrolled at {membership.server}, the settings name {named}; correct them, "
                 "or name another state directory"
             )
-        return Machine(self.tcti, self.state, self.connect(membership.server), self.files)
+        return Machine(self.tcti, self.state, self.connect(membership.server), self.files, self.era.saw)
 
     def enrolled(self, named: str | None) -> Machine:
         """The same, after enrolling there where that has not been done. Refusal, Unreachable, DeviceError."""

@@ -22,6 +22,7 @@ from attestd.clock import now_ms
 SLICE_SECONDS = 30.0
 """The longest sleep: timers stand still while a machine is suspended and know nothing of a clock that was
 set, so the wall clock is looked at this often."""
+LEAST_SECONDS = 0.05
 LEAVE_SECONDS = 1.0
 """For what the worker is at when everything ends."""
 
@@ -98,12 +99,14 @@ class Keeper:
         """Does what is due, when it is due, until `stop` is set."""
         stopping = asyncio.create_task(stop.wait())
         try:
+            await self._unless(stopping, self._worker.do(self._upkeep.work, urgent=True))
+            self._show()
             while not stop.is_set():
-                pause = min(SLICE_SECONDS, max(0, self._upkeep.due() - self._clock()) / 1000)
-                if pause:
-                    await self._rest(pause, stopping)
-                    # Also when nothing is due: that the clock went back shows at no other time.
-                # Before all that callers wait for: however much that is, no identity ends by it.
+                # A pause in any case: what says that it is due and is not done must not take the processor.
+                wished = (self._upkeep.due() - self._clock()) / 1000
+                await self._rest(min(max(wished, LEAST_SECONDS), SLICE_SECONDS), stopping)
+                # Also when nothing is due: that the clock went back shows at no other time. Before all that
+                # callers wait for: however much that is, no identity ends by it.
                 await self._unless(stopping, self._worker.do(self._upkeep.work, urgent=True))
                 self._show()
         finally:
@@ -142,6 +145,11 @@ class Keeper:
         if flight is None:
             flight = asyncio.create_task(self._worker.do(work))
             self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight.add_done_callback(lambda _: self._land(key))
         result: T = await asyncio.shield(flight)
         return result
+
+    def _land(self, key: Hashable) -> None:
+        self._flights.pop(key, None)
+        if self._upkeep.due() <= self._clock():  # It may have shown that this machine started anew.
+            self._nudged.set()

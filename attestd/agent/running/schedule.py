@@ -28,6 +28,8 @@ UNENROLLED_PAUSE = 10 * SECOND
 LOOK_PAUSE = 30 * SECOND
 """Between two looks, while denied, at whether the machine is another than when it was denied."""
 WITHHELD_PAUSE = HOUR
+RELOAD_PAUSE = 10 * SECOND
+"""Between two tries because an operator has the settings read again."""
 TRIES_AN_HOUR = 60
 """Failed ones; whatever the far side says and whatever this machine's registers do."""
 SHORTEST_REFRESH, USUAL_REFRESH, LONGEST_REFRESH = MINUTE, 5 * MINUTE, HOUR
@@ -91,13 +93,15 @@ class Tries:
     in_a_row: int = 0
     times: Sequence[int] = field(default=())
 
-    def failed(self, regime: Regime, now: int) -> Self:
-        """With one more."""
+    def failed(self, regime: Regime, now: int, *, counts: bool = True) -> Self:
+        """With one more. One that an operator asked for by a reload takes nothing of what an hour may have,
+        and makes no pause longer."""
         same = regime == self.regime or {regime, self.regime} <= DOUBLING
         recent = [time for time in self.times if now - HOUR < time <= now]
-        if regime is not Regime.UNENROLLED:  # A look into a directory asks nobody.
+        if counts and regime is not Regime.UNENROLLED:  # A look into a directory asks nobody.
             recent.append(now)
-        return type(self)(regime, self.in_a_row + 1 if same else 1, tuple(recent[-TRIES_AN_HOUR:]))
+        in_a_row = max(1, self.in_a_row + counts) if same else 1
+        return type(self)(regime, in_a_row, tuple(recent[-TRIES_AN_HOUR:]))
 
     def next_at(self, now: int, draw: Draw, *, retry_after: int | None = None) -> int:
         """The time of the next try, within what an hour may have."""

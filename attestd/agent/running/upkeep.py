@@ -67,8 +67,11 @@ class Upkeep:
         self._rounds = Rounds(home, clock=clock, say=say, on_bundle=self._take_bundle)
         self._telling = Telling(home.state, say=say)
         self._mishaps, self._resting_until = 0, 0
+        self._era = home.era.number
+        self._reloaded, self._reload_at = False, 0
         self._withheld_until: dict[str, int] = {}
         self._unsealed: Mapping[str, str] = {}
+        self._off: Mapping[str, str] = {}
         self._ended_at: int | None = None
         self._notes: Mapping[str, str] = {}
         self.holdings = Holdings({}, {each.agent: _WAITING for each in settings.workloads}, None)
@@ -81,6 +84,8 @@ class Upkeep:
         """When there is something to do next."""
         if self._wished is not self._settings:
             return self._seen
+        if self._era != self._home.era.number:
+            return self._resting_until
         others = [at for at in (self._watch.due, self._outlet.due()) if at is not None]
         due = min(self._round_at, self._refresh_due(), self._expiry(), *others)
         return max(due, self._resting_until)
@@ -107,6 +112,10 @@ class Upkeep:
         if self._wished is not self._settings:
             self._take_settings(self._wished, now)
         self._drop_expired(now)
+        if self._era != self._home.era.number:
+            self._era = self._home.era.number
+            self._say("the machine has started anew, which ends what it was given; trying at once")
+            self._round_at = self._tries.not_before(now)
         if self._watch.due is not None and now >= self._watch.due and self._watch.changed(now):
             self._say("a register or a log changed; trying at once")
             self._withheld_until.clear()
@@ -144,7 +153,8 @@ class Upkeep:
         self._settings = settings
         self._outlet.reconfigure(settings.workloads)
         self._withheld_until.clear()
-        self._round_at = self._tries.not_before(now)
+        self._reloaded, self._round_at = True, max(now, self._reload_at)
+        self._reload_at = self._round_at + schedule.RELOAD_PAUSE
         self.holdings = picture.for_workloads(
             self.holdings, settings.workloads, self._trouble, waiting=_WAITING
         )
@@ -163,6 +173,9 @@ class Upkeep:
 
     def _succeed(self, renewed: Renewed) -> None:
         now = self._clock()
+        if self._trouble is not None and self._trouble.regime is Regime.DENIED:
+            self._home.era.ended()
+        self._era = self._home.era.number
         if self._trouble is not None or self._policy is None:
             self._say(f"accepted by {_policy_name(renewed.policy)}")
             self._since = now
@@ -176,6 +189,7 @@ class Upkeep:
             self._withheld_until.pop(agent, None)
         self._trouble, self._policy, self._unsealed = None, renewed.policy, renewed.unsealed
         self._tries = replace(self._tries, regime=Regime.GOOD, in_a_row=0)
+        self._reloaded, self._reload_at = False, 0
         self._watch.end()
         self._round_at = schedule.renewal_at(now, renewed.until, self._draw)
         if self._withheld_until:
@@ -187,6 +201,11 @@ class Upkeep:
         withheld |= renewed.withheld
         self.holdings = Holdings(renewed.held, withheld, renewed.bundle, frozenset(withheld))
         self._ended_at = now
+        if renewed.ahead and not self._off:
+            self._say(f"this machine's clock is {renewed.ahead} seconds ahead of the service's; set it")
+        self._off = (
+            {"clock": f"{renewed.ahead} seconds ahead of the service's; set it"} if renewed.ahead else {}
+        )
         self._say(f"holding credentials for {len(renewed.held)}; next round {rfc3339(self._round_at)}")
 
     def _fail(self, trouble: Trouble) -> None:
@@ -195,7 +214,8 @@ class Upkeep:
             self._since = now
         told = self._trouble.findings if self._trouble is not None else ()
         self._trouble = trouble
-        self._tries = self._tries.failed(trouble.regime, now)
+        self._tries = self._tries.failed(trouble.regime, now, counts=not self._reloaded)
+        self._reloaded = False
         self._round_at = self._tries.next_at(now, self._draw, retry_after=trouble.retry_after)
         self._watch.end()
         if trouble.regime is Regime.DENIED:
@@ -268,7 +288,7 @@ class Upkeep:
     def _tell(self) -> None:
         """Files first: whoever waits for this machine's identity finds them."""
         self._outlet.show(self.holdings, now=self._clock())
-        self._notes = {**self._unsealed, **self._outlet.troubles}
+        self._notes = {**self._unsealed, **self._outlet.troubles, **self._off}
         if self._ended_at is not None:
             ended, self._ended_at = self._ended_at, None
             workloads = self._settings.workloads
