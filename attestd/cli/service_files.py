@@ -1,11 +1,13 @@
 """What does systemd need to run attestd, and how does it get there? For `install-service` of both sides.
 
 The units are the ones of `scripts/systemd`, which the Debian package installs too; here they run the attestd
-that was called, wherever it is. Files go to /etc, each as a whole; what is right already is left alone.
+that was called, wherever it is. Files go to /etc, each as a whole; what is right already is left alone. Of
+another system's root nothing outside is written or read, wherever its symbolic links lead.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -81,6 +83,8 @@ class Step:
     path: Path | None = None
     text: str = ""
     command: tuple[str, ...] = ()
+    root: Path = Path("/")
+    """What the file must be below."""
 
 
 def check(wanted: Wanted) -> None:
@@ -121,11 +125,7 @@ def carry_out(step: Step, run: Callable[[Sequence[str]], None]) -> None:
     """Failure says what could not be done, and the step can be tried again."""
     try:
         if step.path is not None:
-            step.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            draft = step.path.with_name(f".{step.path.name}.draft")
-            draft.write_text(step.text, encoding="utf-8")
-            draft.chmod(0o644)
-            draft.replace(step.path)
+            _replace(_below(step.root, step.path.parent), step.path.name, step.text)
         else:
             run(step.command)
     except PermissionError as error:
@@ -135,6 +135,25 @@ def carry_out(step: Step, run: Callable[[Sequence[str]], None]) -> None:
     except subprocess.CalledProcessError as error:
         why = [*(error.stderr or "").strip().splitlines(), f"status {error.returncode}"]
         raise Failure(f"`{' '.join(step.command)}` failed: {why[0]}") from None
+
+
+def _replace(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    draft = folder / f".{name}.draft"
+    draft.unlink(missing_ok=True)
+    with open(draft, "x", encoding="utf-8") as file:  # "x" follows no symbolic link.
+        file.write(text)
+        os.fchmod(file.fileno(), 0o644)
+    draft.replace(folder / name)
+
+
+def _below(root: Path, path: Path) -> Path:
+    """Where this really is. Failure where a symbolic link leads out of the root: its own system would follow
+    it somewhere else."""
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise Failure(f"{path} leads out of {root}, to {real}; make that symbolic link a relative one")
+    return real
 
 
 def run_command(command: Sequence[str]) -> None:
@@ -157,10 +176,11 @@ def _write(wanted: Wanted, name: str) -> Step | None:
     stem, _, suffix = name.rpartition(".")
     target, folders = (f"{stem}.conf", _FOLDERS[suffix]) if suffix in _FOLDERS else (name, _UNIT_FOLDERS)
     places = [wanted.root / folder / target for folder in folders]
-    found = next((place for place in places if place.is_file()), None)
+    _below(wanted.root, places[0].parent)
+    found = next((place for place in places if _below(wanted.root, place).is_file()), None)
     if found is not None and found.read_text(encoding="utf-8") == text:
         return None
-    return Step(f"wrote {places[0]}", places[0], text)
+    return Step(f"wrote {places[0]}", places[0], text, root=wanted.root)
 
 
 def render(wanted: Wanted, text: str) -> str:
@@ -195,7 +215,7 @@ def _source(name: str) -> Traversable:
 
 def _accounts(root: Path, name: str) -> Iterator[list[str]]:
     try:
-        lines = (root / "etc" / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _below(root, root / "etc" / name).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return
     yield from (line.split(":") for line in lines if line.count(":") >= 3)

@@ -13,7 +13,17 @@ from attestd.cli.agent_install_service import command as agent_command
 from attestd.cli.failures import Failure, Unusable
 from attestd.cli.install_options import this_attestd
 from attestd.cli.install_service import command as server_command
-from attestd.cli.service_files import AGENT, SERVER, Part, Step, Wanted, carry_out, check, steps
+from attestd.cli.service_files import (
+    AGENT,
+    SERVER,
+    Part,
+    Step,
+    Wanted,
+    carry_out,
+    check,
+    run_command,
+    steps,
+)
 
 UNITS = Path("etc/systemd/system")
 SIDES = [(server_command, SERVER), (agent_command, AGENT)]
@@ -202,3 +212,80 @@ def test_a_command_that_fails_or_is_missing_is_told_in_one_line(tmp_path: Path) 
         carry_out(step, fail)
     with pytest.raises(Failure, match="systemctl is not there; is this a system with systemd"):
         carry_out(step, lack)
+
+
+# --- another system's root ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A directory of this system."""
+    made = tmp_path / "outside"
+    made.mkdir()
+    return made
+
+
+@pytest.mark.parametrize(
+    "link", ["etc/systemd/system", "etc/systemd", "etc/sysusers.d", "usr/lib/tmpfiles.d"]
+)
+@pytest.mark.parametrize("way", ["absolute", "relative"])
+@pytest.mark.parametrize(("command", "part"), SIDES)
+def test_a_root_whose_links_lead_out_of_it_is_refused_before_anything_is_written(
+    command: click.Command, part: Part, root: Path, outside: Path, link: str, way: str
+) -> None:
+    (root / link).parent.mkdir(parents=True, exist_ok=True)
+    target = outside if way == "absolute" else Path(os.path.relpath(outside, (root / link).parent))
+    (root / link).symlink_to(target)
+    for folder in ("attestd.conf", "attestd-agent.conf"):
+        (outside / folder).write_text("ours\n")
+    before = tree(outside)
+    refused = CliRunner().invoke(command, ["--root", str(root)])
+    assert refused.exit_code == 1
+    assert f"leads out of {root}, to {outside}" in refused.stderr
+    assert (tree(outside), tree(root)) == (before, {})
+
+
+def test_a_root_whose_links_stay_in_it_is_written_where_they_lead(root: Path) -> None:
+    (root / "usr/lib/systemd/system").mkdir(parents=True)
+    (root / "lib").symlink_to("usr/lib")
+    (root / "srv/units").mkdir(parents=True)
+    (root / "etc/systemd").mkdir()
+    (root / UNITS).symlink_to("../../srv/units")
+    install(agent_command, root)
+    assert (root / "srv/units" / AGENT.unit).is_file()
+    assert install(agent_command, root).stdout == "everything is in place\n"
+
+
+def test_a_link_that_leads_out_since_it_was_looked_at_is_not_followed(root: Path, outside: Path) -> None:
+    wanted = Wanted(part=SERVER, root=root, user="attestd", executable=Path("/usr/bin/attestd"))
+    step = next(step for step in steps(wanted, running=False, now=False) if step.path is not None)
+    assert step.path is not None
+    step.path.parent.parent.mkdir(parents=True, exist_ok=True)
+    step.path.parent.symlink_to(outside)
+    with pytest.raises(Failure, match=f"leads out of {root}"):
+        carry_out(step, run_command)
+    assert tree(outside) == {}
+    step.path.parent.unlink()
+    carry_out(step, run_command)
+    assert step.path.read_text() == step.text
+
+
+@pytest.mark.parametrize("name", [".attestd.service.draft", "attestd.service"])
+def test_a_link_in_a_files_place_is_replaced_and_not_followed(root: Path, outside: Path, name: str) -> None:
+    (outside / "precious").write_text("old")
+    step = Step("wrote it", root / UNITS / "attestd.service", "new", root=root)
+    (root / UNITS).mkdir(parents=True)
+    (root / UNITS / name).symlink_to(outside / "precious")
+    carry_out(step, run_command)
+    assert ((outside / "precious").read_text(), (root / UNITS / "attestd.service").read_text()) == (
+        "old",
+        "new",
+    )
+    assert (root / UNITS / "attestd.service").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_users_of_this_system_are_not_taken_for_those_of_another(root: Path, outside: Path) -> None:
+    (outside / "passwd").write_text("attestd:x:1500:1600::/:/usr/sbin/nologin\n")
+    (root / "etc/passwd").symlink_to(outside / "passwd")
+    refused = CliRunner().invoke(server_command, ["--root", str(root), "--user", "edge"])
+    assert f"etc/passwd leads out of {root}" in refused.stderr
