@@ -176,8 +176,9 @@ def _write(wanted: Wanted, name: str) -> Step | None:
     stem, _, suffix = name.rpartition(".")
     target, folders = (f"{stem}.conf", _FOLDERS[suffix]) if suffix in _FOLDERS else (name, _UNIT_FOLDERS)
     places = [wanted.root / folder / target for folder in folders]
-    _below(wanted.root, places[0].parent)
-    found = next((place for place in places if _below(wanted.root, place).is_file()), None)
+    # A link in the file's own place (a masked unit's to /dev/null) is replaced, and not followed.
+    real = [_below(wanted.root, place.parent) / target for place in places]
+    found = next((place for place in real if place.is_file() and not place.is_symlink()), None)
     if found is not None and found.read_text(encoding="utf-8") == text:
         return None
     return Step(f"wrote {places[0]}", places[0], text, root=wanted.root)

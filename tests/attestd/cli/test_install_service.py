@@ -276,12 +276,27 @@ def test_a_link_in_a_files_place_is_replaced_and_not_followed(root: Path, outsid
     step = Step("wrote it", root / UNITS / "attestd.service", "new", root=root)
     (root / UNITS).mkdir(parents=True)
     (root / UNITS / name).symlink_to(outside / "precious")
-    carry_out(step, run_command)
+    before = os.umask(0o077)
+    try:
+        carry_out(step, run_command)
+    finally:
+        os.umask(before)
     assert ((outside / "precious").read_text(), (root / UNITS / "attestd.service").read_text()) == (
         "old",
         "new",
     )
     assert (root / UNITS / "attestd.service").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "precious"])
+def test_a_unit_whose_place_has_a_link_is_installed_for_real(root: Path, outside: Path, target: str) -> None:
+    install(server_command, root)
+    unit = root / UNITS / SERVER.unit
+    (outside / "precious").write_bytes(unit.read_bytes())
+    unit.unlink()
+    unit.symlink_to(outside / target)
+    assert f"wrote {unit}" in install(server_command, root).stdout
+    assert (unit.is_symlink(), unit.read_bytes()) == (False, (outside / "precious").read_bytes())
 
 
 def test_the_users_of_this_system_are_not_taken_for_those_of_another(root: Path, outside: Path) -> None:
