@@ -28,6 +28,8 @@ MAX_CREDENTIALS = 16
 """Of all workloads together, as of one attestation: all are renewed in one."""
 
 _CALLERS = ("user", "group", "unit", "path")
+_PRIVILEGED = ("user", "group", "unit")
+"""What a process cannot give to itself."""
 _KNOWN = ("server", "ca", "root_sha256", "tpm", "state", "socket", "reactivate", "workload")
 _OF_WORKLOAD = ("agent", "formats", "key", "audiences", "hint", "files", "on_renewal", "seals", *_CALLERS)
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -144,12 +146,17 @@ def _workload(table: Table, relative_to: Path) -> Workload:
 
 
 def _callers(table: Table) -> Callers:
-    """At least one condition: an identity that any program may have is none."""
+    """At least one condition that no process meets by itself: an identity that any program may have is none.
+    Which program it is, is read after it has connected, when it may have become another."""
     named = {key: frozenset(table.texts(key)) for key in _CALLERS}
     if not any(named.values()):
-        raise table.refusal(
-            "user", "config_missing_key", "or group, unit or path must say which programs may ask"
+        raise table.refusal("user", "config_missing_key", "or group or unit must say which programs may ask")
+    if named["path"] and not any(named[key] for key in _PRIVILEGED):
+        alone = (
+            "alone is no condition: a process can connect and then become that program; name user, group or "
+            "unit beside it"
         )
+        raise table.refusal("path", "config_value", alone)
     for path in named["path"]:
         if not path.startswith("/"):
             raise table.refusal("path", "config_value", f'has "{path}"; name programs by absolute paths')

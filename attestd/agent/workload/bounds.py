@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from attestd.agent.workload.answers import unavailable
 
@@ -19,6 +20,7 @@ WORKS_OF_USER = 8
 """Tokens and proofs under way at once: behind each there may be a round with the service."""
 TOLD_A_MINUTE = 10
 _MINUTE = 60_000
+_K = TypeVar("_K")
 
 log = logging.getLogger("attestd.agent.workload")
 
@@ -28,7 +30,7 @@ class Bounds:
 
     def __init__(self) -> None:
         self._connections: Counter[int] = Counter()
-        self._calls: Counter[int] = Counter()
+        self._calls: Counter[tuple[int, bool]] = Counter()
         self._works: Counter[int] = Counter()
         self._strangers = 0
 
@@ -51,9 +53,10 @@ class Bounds:
         self._strangers -= stranger
 
     @contextmanager
-    def call(self, uid: int) -> Iterator[None]:
-        """One more call of this user; GRPCError Unavailable where there are too many."""
-        with _one_more(self._calls, uid, CALLS_OF_USER):
+    def call(self, uid: int, *, stranger: bool) -> Iterator[None]:
+        """One more call of this user; GRPCError Unavailable where there are too many. What a user's programs
+        ask that no rule names takes nothing from those that one names."""
+        with _one_more(self._calls, (uid, stranger), CALLS_OF_USER):
             yield
 
     @contextmanager
@@ -86,17 +89,17 @@ class Refused:
 
 
 @contextmanager
-def _one_more(counted: Counter[int], uid: int, most: int) -> Iterator[None]:
-    if counted[uid] >= most:
+def _one_more(counted: Counter[_K], whose: _K, most: int) -> Iterator[None]:
+    if counted[whose] >= most:
         raise unavailable(f"this user has {most} open already; wait for one to end")
-    counted[uid] += 1
+    counted[whose] += 1
     try:
         yield
     finally:
-        _less(counted, uid)
+        _less(counted, whose)
 
 
-def _less(counted: Counter[int], uid: int) -> None:
-    counted[uid] -= 1
-    if not counted[uid]:
-        del counted[uid]
+def _less(counted: Counter[_K], whose: _K) -> None:
+    counted[whose] -= 1
+    if not counted[whose]:
+        del counted[whose]

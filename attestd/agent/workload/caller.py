@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from attestd.agent.errors import plain
+
 SO_PEERGROUPS = 59
 SO_PEERPIDFD = 77
 _CREDENTIALS = struct.Struct("iII")
@@ -48,7 +50,8 @@ class Caller:
     path: str | None = None
 
     def __str__(self) -> str:
-        unit, path = self.unit or "none that can be told", self.path or "none that can be told"
+        # A program's path is as its user likes it: lines of a log, or bytes that are no text.
+        unit, path = (plain(told or "none that can be told") for told in (self.unit, self.path))
         return f"process {self.pid} of user {self.uid}, unit {unit}, program {path}"
 
 

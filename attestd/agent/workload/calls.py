@@ -42,18 +42,19 @@ ServerStream = Stream[Any, Any]
 
 
 class Prepared:
-    """Answers of the present picture, made once for all who get the same."""
+    """Answers of the present picture, made once for all who get the same. What a workload is given stands in
+    its settings, so an answer is for those and not for its name."""
 
     def __init__(self) -> None:
         self._of: Holdings | None = None
-        self._made: dict[tuple[Reading, tuple[str, ...]], Answer] = {}
+        self._made: dict[tuple[Reading, tuple[Workload, ...]], Answer] = {}
 
     def answer(
         self, reading: Reading, workloads: tuple[Workload, ...], holdings: Holdings, now: int
     ) -> Answer:
         if holdings is not self._of:
             self._of, self._made = holdings, {}
-        key = reading, tuple(workload.agent for workload in workloads)
+        key = reading, workloads
         made = self._made.get(key)
         if made is None or made.until <= now:
             made = self._made[key] = reading(workloads, holdings, now)
@@ -134,7 +135,7 @@ class Served:
     def _method(self, call: Call, run: Callable[[ServerStream], Awaitable[None]]) -> Method:
         async def bounded(stream: ServerStream) -> None:
             _check_header(stream)
-            with self.house.bounds.call(self.caller.uid):
+            with self.house.bounds.call(self.caller.uid, stranger=not self.workloads):
                 try:
                     await run(stream)
                 except (GRPCError, StreamTerminatedError, H2Error):

@@ -23,9 +23,12 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, RemoteSettingsChanged, StreamReset
 from h2.events import Event as H2Event
+from h2.exceptions import DenialOfServiceError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import Frame
+
+from attestd.agent.workload.calls import REQUEST_SECONDS
 
 MAX_REQUEST = 64 * 1024
 """Bytes of one call, all that comes on its stream."""
@@ -58,12 +61,24 @@ class Admitted:
 
 
 class BoundedFrames(FrameBuffer):
-    """Looks at a frame's length when it begins: the library's waits for all of it first, up to 16 MiB."""
+    """Looks at a frame's length when it begins: the library's waits for all of it first, up to 16 MiB. And at
+    the length of a header block while it comes, in as many frames as it may: the library keeps 1 MiB."""
+
+    @property
+    def is_within_headers(self) -> bool:
+        """Has a header block begun that is not complete?"""
+        return bool(self._headers_buffer)
 
     def __next__(self) -> Frame:
         if len(self._data) >= _FRAME_HEAD:
             self._validate_frame_length(int.from_bytes(self._data[:3], "big"))
         return super().__next__()
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        frame = super()._update_header_buffer(f)
+        if sum(len(each.data) for each in self._headers_buffer) > MAX_HEADERS:
+            raise DenialOfServiceError(f"a header block has at most {MAX_HEADERS} bytes")
+        return frame
 
 
 class BoundedH2(H2Connection):
@@ -75,7 +90,7 @@ class BoundedH2(H2Connection):
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
-        self.incoming_buffer = BoundedFrames(server=True)
+        self.frames = self.incoming_buffer = BoundedFrames(server=True)
         bounds = {
             SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
@@ -91,10 +106,12 @@ class ReadyCodec(ProtoCodec):
 
 
 class Listener(Server):
-    """grpclib's server with connections that know their caller."""
+    """grpclib's server with connections that know their caller. A header block is complete within `patience`
+    seconds."""
 
     def __init__(self, admit: Admit) -> None:
         super().__init__([], codec=ReadyCodec())
+        self.patience = REQUEST_SECONDS
         self._admit = admit
         self._open: dict[ServedConnection, Callable[[], None]] = {}
 
@@ -134,6 +151,8 @@ class ServedConnection(H2Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiting = bytearray()
         self._is_full = False
+        self._frames: BoundedFrames | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -143,6 +162,7 @@ class ServedConnection(H2Protocol):
             return
         self._transport, self.handler = transport, handler
         h2 = BoundedH2(self.h2_config)
+        self._frames = h2.frames
         # The windows stay at HTTP/2's least: what a caller has sent and we have not read is 64 KiB.
         h2.initiate_connection()
         self.connection = Connection(h2, transport, config=self.config)
@@ -175,6 +195,7 @@ class ServedConnection(H2Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._transport is not None:
             self._transport = None
+            self._set_deadline(False)
             self.processor.close("Connection lost")
             self._listener.gone(self)
 
@@ -204,6 +225,15 @@ class ServedConnection(H2Protocol):
         except Exception:
             # Not HTTP/2, in a way that the library has no word for.
             self.end()
+        self._set_deadline(self._frames is not None and self._frames.is_within_headers)
+
+    def _set_deadline(self, waits: bool) -> None:
+        """What is kept of an unfinished header block is not kept for long."""
+        if waits and self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(self._listener.patience, self.end)
+        elif not waits and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class BoundedEvents(EventsProcessor):

@@ -90,7 +90,8 @@ REFUSED = {
     "a condition with an empty value": (workload(*ONE, 'unit = [""]'), "config_value"),
     "a condition that is no list": (workload('agent = "a"', 'user = "a"'), "config_type"),
     "a user by a bare number": (workload('agent = "a"', "user = [0]"), "config_type"),
-    "a program without a folder": (workload('agent = "a"', 'path = ["curl"]'), "config_value"),
+    "a program without a folder": (workload(*ONE, 'path = ["curl"]'), "config_value"),
+    "a program alone": (workload('agent = "a"', 'path = ["/usr/bin/a"]'), "config_value"),
     "an unknown format": (workload(*ONE, 'formats = ["x509"]'), "config_value"),
     "a format twice": (workload(*ONE, 'formats = ["x509-svid", "x509-svid"]'), "config_value"),
     "no format": (workload(*ONE, "formats = []"), "config_value"),
@@ -124,3 +125,12 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, what: str) 
 def test_a_mistyped_key_is_told_what_was_meant(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="did you mean server"):
         load(tmp_path, 'sever = "https://a.example.org"')
+
+
+@pytest.mark.parametrize("beside", ["user", "group", "unit"])
+def test_a_program_is_named_beside_what_no_process_gives_to_itself(tmp_path: Path, beside: str) -> None:
+    path = 'path = ["/usr/bin/a"]'
+    with pytest.raises(PolicyError, match=r"alone is no condition.*name user, group or unit beside it"):
+        load(tmp_path, workload('agent = "a"', path))
+    (read,) = load(tmp_path, workload('agent = "a"', path, f'{beside} = ["a.service"]')).workloads
+    assert read.callers.path == {"/usr/bin/a"}

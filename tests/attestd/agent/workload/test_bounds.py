@@ -1,6 +1,8 @@
 """What one caller may take is bounded, and what is refused is told in few words."""
 
 import logging
+from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from grpclib.exceptions import GRPCError
@@ -37,7 +39,7 @@ def test_all_without_a_rule_have_few_together() -> None:
 @pytest.mark.parametrize(("kind", "most"), [("call", bounds.CALLS_OF_USER), ("work", bounds.WORKS_OF_USER)])
 def test_what_is_open_at_once_is_bounded_for_each_user(kind: str, most: int) -> None:
     kept = Bounds()
-    one = getattr(kept, kind)
+    one = partial(kept.call, stranger=False) if kind == "call" else kept.work
     opened = [one(1) for _ in range(most)]
     for each in opened:
         each.__enter__()
@@ -50,11 +52,22 @@ def test_what_is_open_at_once_is_bounded_for_each_user(kind: str, most: int) -> 
         pass
 
 
+def test_what_a_users_strangers_ask_takes_nothing_from_its_entitled_programs() -> None:
+    kept = Bounds()
+    with ExitStack() as opened:
+        for _ in range(bounds.CALLS_OF_USER):
+            opened.enter_context(kept.call(1, stranger=True))
+        with pytest.raises(GRPCError), kept.call(1, stranger=True):
+            pass
+        with kept.call(1, stranger=False):
+            pass
+
+
 def test_nothing_is_remembered_of_who_has_left() -> None:
     kept = Bounds()
     for uid in range(100):
         kept.enter(uid)
-        with kept.call(uid), kept.work(uid):
+        with kept.call(uid, stranger=True), kept.work(uid):
             pass
         kept.leave(uid, stranger=False)
     assert not any((kept._connections, kept._calls, kept._works))

@@ -299,3 +299,12 @@ def test_more_groups_than_can_be_asked_for_are_none(listener: socket.socket) -> 
         assert identify(spoken).groups == {os.getgid()}
     finally:
         spoken.close()
+
+
+def test_a_caller_is_told_in_one_line_of_text_whatever_its_program_is_called() -> None:
+    """As a refusal and a line of the log have it: no line of its own, no escape, nothing that is no text."""
+    named = str(Caller(7, 8, frozenset(), "a.service", "/tmp/x\n<0>all is \x1b[31mlost\udcff"))
+    assert named == "process 7 of user 8, unit a.service, program /tmp/x?<0>all is ?[31mlost?"
+    named.encode()
+    unknown = "process 7 of user 8, unit none that can be told, program none that can be told"
+    assert str(Caller(7, 8, frozenset())) == unknown

@@ -222,6 +222,16 @@ def test_other_rules_hold_at_once_for_who_is_connected_too(there: Serving) -> No
         ask(there, lambda client: client.x509_svid())
 
 
+def test_a_format_that_was_taken_away_is_not_given_any_more_though_it_is_still_held(there: Serving) -> None:
+    """The picture stays the same until whoever keeps it takes the settings."""
+    mine = there.shelf.domain.spiffe_id("telemetry")
+    assert raw(there, messages.FETCH_WIT_SVID, spiffe_id=mine) is Status.OK
+    without = replace(TELEMETRY, formats=("x509-svid",))
+    there.do(lambda: there.endpoint.reconfigure(settings(there, without)))
+    assert raw(there, messages.FETCH_WIT_SVID, spiffe_id=mine) is Status.PERMISSION_DENIED
+    assert raw(there, messages.FETCH_X509_SVID) is Status.OK
+
+
 def test_who_goes_leaves_nothing_behind(there: Serving) -> None:
     follow(there)
     until = time.monotonic() + 10

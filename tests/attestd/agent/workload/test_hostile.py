@@ -336,6 +336,46 @@ def test_headers_beyond_measure_end_their_connection(how: str, there: Serving) -
         assert peer.is_hung_up_on()
 
 
+def frame(kind: int, flags: int, payload: bytes) -> bytes:
+    """On stream 1."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + b"\0\0\0\1" + payload
+
+
+def ends_unanswered(peer: Peer) -> bool:
+    """As `is_hung_up_on`, for one that says nothing itself: any other frame within a header block ends it."""
+    with suppress(ConnectionError):
+        try:
+            while peer.sock.recv(65_536):
+                pass
+        except TimeoutError:
+            return False
+    return True
+
+
+def test_an_unfinished_header_block_is_not_kept_beyond_its_bound(there: Serving) -> None:
+    """1 MiB a connection, as the library would."""
+    there.endpoint.listener.patience = 3600
+    with Peer(there) as peer:
+        peer.sock.sendall(frame(1, 0, b"\x82" * 10_000) + frame(9, 0, b"\x82" * 10_000))
+        assert ends_unanswered(peer)
+
+
+def test_an_unfinished_header_block_ends_its_connection_and_a_slow_one_is_read(there: Serving) -> None:
+    there.endpoint.listener.patience = 0.5
+    with Peer(there) as peer, Peer(there) as slow:
+        peer.sock.sendall(frame(1, 0, b"\x82"))
+        stream = slow.open(path="/SpiffeWorkloadAPI/Nothing")
+        head = slow.h2.data_to_send()
+        slow.sock.sendall(head[:3] + bytes([head[3], 0]) + head[5:])
+        time.sleep(0.1)
+        slow.sock.sendall(frame(9, 4, b""))
+        assert ends_unanswered(peer)
+        time.sleep(0.5)
+        slow.h2.send_data(stream, message(0), end_stream=True)
+        slow.flush()
+        assert slow.status_of(stream) == "12"
+
+
 def test_headers_as_they_may_be_are_read(there: Serving) -> None:
     with Peer(there) as peer:
         stream = peer.open(("x", "y" * 8000), path=messages.FETCH_JWT_SVID.path)
