@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from attestd.agent.settings import Settings
 from attestd.agent.state import State
 from attestd.agent.token import Asked
 from attestd.agent.transport import Server
+from tests.attestd.agent.delivery.delivered import spelled
 from tests.attestd.agent.far_side import CHALLENGE, FarSide, challenge, member_of
 from tests.attestd.agent.running.simulated import BUNDLE, SECOND, Clock, Line, World, workload, world
 from tests.attestd.agent.tools import Tools
@@ -174,6 +175,32 @@ def test_a_key_that_was_retired_ends_what_is_kept(here: World) -> None:
         keeper.reconfigure(replace(here.settings))
         await keeper.changed(seen)
         assert await keeper.jwt_svid("builder", A) is not kept
+
+    running(keeper, work)
+
+
+class Forged(Line):
+    """Gives for each JWT-SVID a token whose claims no parser takes."""
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        answer = Line.post(self, path, body)
+        for credential in answer.get("credentials", ()):
+            if credential["format"] == "jwt-svid":
+                credential["token"] = spelled("[" * 200_000).decode()
+        return answer
+
+
+def test_ag_1_a_token_that_no_parser_takes_is_told_to_who_asked_and_is_not_kept(here: World) -> None:
+    upkeep = here.boot()
+    home = Home(here.tpm.tcti, here.state, lambda url: Forged(url, weather=here.weather), LogFiles())
+    keeper = Keeper(
+        upkeep, Demands(home, here.settings, lambda: upkeep.holdings, clock=here.clock), clock=here.clock
+    )
+
+    async def work() -> None:
+        for _ in range(2):
+            error = await refused(keeper.jwt_svid("builder", A))
+            assert (type(error), "is it attestd" in str(error)) == (Unreachable, True)
 
     running(keeper, work)
 
