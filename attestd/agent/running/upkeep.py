@@ -153,8 +153,7 @@ class Upkeep:
         self._settings = settings
         self._outlet.reconfigure(settings.workloads)
         self._withheld_until.clear()
-        self._reloaded, self._round_at = True, max(now, self._reload_at)
-        self._reload_at = self._round_at + schedule.RELOAD_PAUSE
+        self._reloaded, self._round_at = True, min(max(now, self._reload_at), now + schedule.RELOAD_PAUSE)
         self.holdings = picture.for_workloads(
             self.holdings, settings.workloads, self._trouble, waiting=_WAITING
         )
@@ -215,7 +214,8 @@ class Upkeep:
         told = self._trouble.findings if self._trouble is not None else ()
         self._trouble = trouble
         self._tries = self._tries.failed(trouble.regime, now, counts=not self._reloaded)
-        self._reloaded = False
+        if self._reloaded:
+            self._reloaded, self._reload_at = False, now + schedule.RELOAD_PAUSE
         self._round_at = self._tries.next_at(now, self._draw, retry_after=trouble.retry_after)
         self._watch.end()
         if trouble.regime is Regime.DENIED:

@@ -127,12 +127,14 @@ class World:
     chance: random.Random
     said: list[str] = field(default_factory=list)
     outlet: Outlet | None = None
+    home: Home = field(init=False)
+    """Of the last start."""
 
     def boot(self) -> Upkeep:
         """The agent, started anew on what is kept."""
-        home = Home(self.tpm.tcti, self.state, lambda url: Line(url, weather=self.weather), LogFiles())
+        self.home = Home(self.tpm.tcti, self.state, lambda url: Line(url, weather=self.weather), LogFiles())
         return Upkeep(
-            home,
+            self.home,
             self.settings,
             clock=self.clock,
             draw=self.chance.random,
