@@ -105,13 +105,16 @@ class TestMaker:
     certificate: x509.Certificate
 
     @classmethod
-    def create(cls, name: str = "Test TPM Maker Root") -> "TestMaker":
+    def create(cls, name: str = "Test TPM Maker Root", *, uri: str | None = None) -> "TestMaker":
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.now(UTC)
+        builder = x509.CertificateBuilder()
+        if uri is not None:
+            names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+            builder = builder.add_extension(names, critical=False)
         certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
+            builder.subject_name(subject)
             .issuer_name(subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -162,7 +165,7 @@ def _usage(**on: bool) -> x509.KeyUsage:
 
 
 def new_key(kind: str) -> PrivateKey:
-    """"rsa" (2048 bits), "p256", "p384" or "p521"."""
+    """ "rsa" (2048 bits), "p256", "p384" or "p521"."""
     if kind == "rsa":
         return rsa.generate_private_key(65537, 2048)
     curve = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}[kind]

@@ -7,9 +7,10 @@ attestation key gives the same answer, and a half-finished enrolment begins anew
 import hashlib
 import hmac
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from attestd.agent.errors import Unreachable, plain
+from attestd.agent.errors import Misconfigured, Unreachable, plain
 from attestd.agent.state import Membership, State
 from attestd.agent.transport import Server, hostname
 from attestd.wire import Problem, b64, b64encode
@@ -62,9 +63,20 @@ def _introduce(device: Device, server: Server, state: State, recipe: bytes) -> M
     identifier = device_identifier(endorsement.public.public_key())
     if told.get("device_id") != identifier or told.get("state") not in ("active", "pending"):
         raise Unreachable(f"the server's answer is not about this device, {identifier}; is it attestd?")
-    membership = Membership(server.url, identifier, _text(told, "state"), endorsement.kind)
+    standing, joined = _text(told, "state"), _joined(state, server)
+    membership = Membership(server.url, identifier, standing, endorsement.kind, joined)
     state.keep_membership(membership)
     return membership
+
+
+def _joined(state: State, server: Server) -> str | None:
+    """The trust domain that this machine is of already: enrolling anew at the same service leads into no
+    other one."""
+    with suppress(Misconfigured):  # A damaged file is what enrolling mends.
+        before = state.membership()
+        if before is not None and before.server == server.url:
+            return before.trust_domain
+    return None
 
 
 def _kind(recipe: bytes) -> str:

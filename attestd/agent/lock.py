@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attestd.agent.errors import Misconfigured
-from attestd.agent.state import own_as_directory
+from attestd.agent.state import lured, own_as_directory
 from tpm.errors import DeviceError
 
 TURN_SECONDS = 30.0
@@ -134,13 +134,17 @@ def running_instance(directory: Path) -> Runs | None:
 
 
 def _opened(path: Path) -> int | None:
-    """The lock's file; None where no agent can have one: the directory is not this user's to write."""
+    """The lock's file; None where no agent can have one: the directory is not this user's to write. Opened
+    for reading only where nothing may be written into it."""
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
         try:
             file = os.open(path, flags | os.O_NOFOLLOW, 0o600)
         except OSError:
+            continue
+        if flags & os.O_RDWR and lured(file, path.parent):
+            os.close(file)
             continue
         own_as_directory(file, path.parent)
         return file

@@ -79,6 +79,12 @@ class Machine:
         membership, _ = state.enrolment()
         return cls(tcti, state, Server(membership.server, ca or state.ca()), files)
 
+    @property
+    def trust_domain(self) -> str | None:
+        """The one that it is of; None before its first accepted attestation."""
+        membership = self.state.membership()
+        return None if membership is None else membership.trust_domain
+
     def attest(self, *wanted: Wanted) -> Received:
         """One accepted attestation for all of them; errors as for `attestd.agent.attest.attest`, and
         NotEnrolled."""

@@ -22,18 +22,21 @@ _MEMBERSHIP = "enrollment.json"
 _LAST = "last.json"
 _LOGS = "logs.json"
 _STANDING = "standing.json"
+_ALWAYS = ("server", "device_id", "state", "ek")
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{16}")
 _DRAFT_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Where the device is enrolled, as which, and with which endorsement key ("p256", "L-1", …)."""
+    """Where the device is enrolled, as which, and with which endorsement key ("p256", "L-1", …); of which
+    trust domain it is since its first accepted attestation."""
 
     server: str
     device_id: str
     state: str
     ek: str
+    trust_domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,10 @@ class State:
         members = self._read_json(_MEMBERSHIP)
         if members is None:
             return None
-        try:
-            return Membership(**{name: str(members[name]) for name in Membership.__slots__})
-        except KeyError:
-            raise self._damaged(_MEMBERSHIP) from None
+        trust_domain = members.get("trust_domain")
+        if any(name not in members for name in _ALWAYS) or not isinstance(trust_domain, str | None):
+            raise self._damaged(_MEMBERSHIP)
+        return Membership(**{name: str(members[name]) for name in _ALWAYS}, trust_domain=trust_domain)
 
     def enrolment(self) -> tuple[Membership, bytes]:
         """Membership and recipe of a machine that is enrolled; NotEnrolled for another."""
@@ -78,7 +81,8 @@ class State:
         return False
 
     def keep_membership(self, membership: Membership) -> None:
-        self._write_json(_MEMBERSHIP, {name: getattr(membership, name) for name in Membership.__slots__})
+        members = {name: getattr(membership, name) for name in Membership.__slots__}
+        self._write_json(_MEMBERSHIP, {name: value for name, value in members.items() if value is not None})
 
     def ca(self) -> Path | None:
         """PEM of the only authority that is trusted at the service; None where none was kept."""
@@ -117,9 +121,9 @@ class State:
 
     def sweep(self, *, now: int) -> None:
         """Remove what was being written when the power went, or the process: drafts that are older than any
-        write takes. `now` in milliseconds."""
+        write takes. `now` in milliseconds. What cannot be removed stays."""
         for path in self.directory.glob(".*"):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 age = now / 1000 - path.lstat().st_mtime
                 if _DRAFT.fullmatch(path.name) and not 0 <= age < _DRAFT_SECONDS:
                     path.unlink()
@@ -153,10 +157,15 @@ class State:
         return Misconfigured(f"{self.directory / name} is damaged; remove it and enrol again")
 
 
+def lured(descriptor: int, directory: Path) -> bool:
+    """Is this root, at a file that whoever owns the directory may have linked into it from elsewhere?"""
+    return os.geteuid() == 0 != directory.stat().st_uid and os.fstat(descriptor).st_nlink != 1
+
+
 def own_as_directory(descriptor: int, directory: Path) -> None:
     """Give a file that root makes to whoever owns its directory: a command that an operator ran as root must
-    not lock the agent out, which runs as a user of its own."""
-    if os.geteuid() == 0:
+    not lock the agent out, which runs as a user of its own. Nothing of somebody else's is given away."""
+    if os.geteuid() == 0 and not lured(descriptor, directory):
         owner = directory.stat()
         if (owner.st_uid, owner.st_gid) != (0, 0):
             os.fchown(descriptor, owner.st_uid, owner.st_gid)

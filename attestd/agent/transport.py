@@ -61,7 +61,11 @@ class Server:
 
     def within(self, seconds: float) -> Self:
         """The same, for requests that are all over after so many seconds from now, however many there are."""
-        return replace(self, end=min(self.end, time.monotonic() + seconds))
+        return self.ending(time.monotonic() + seconds)
+
+    def ending(self, end: float) -> Self:
+        """The same, for requests that are all over at this time of the monotonic clock."""
+        return replace(self, end=min(self.end, end))
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer's members; Refusal for a problem, Unreachable when there is no answer of this

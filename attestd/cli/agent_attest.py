@@ -16,7 +16,9 @@ from attestd.agent.errors import plain
 from attestd.agent.formats import SUFFIXES
 from attestd.agent.logs import Logs
 from attestd.agent.machine import opened
-from attestd.agent.state import State
+from attestd.agent.running.bundle import BUNDLE_PATH, check_domain, read_bundle
+from attestd.agent.state import Membership, State
+from attestd.agent.transport import Server
 from attestd.cli import failures
 from attestd.cli.agent_options import (
     check_name,
@@ -56,14 +58,23 @@ def command(out: Path, state: Path, tpm: str, server: str | None, ca: Path | Non
             received = attest(
                 partial(opened, tpm, state), where, membership, recipe=recipe, wanted=[wanted], logs=logs
             )
-            bundle = where.get("/.well-known/spiffe/bundle")
+            bundle = where.get(BUNDLE_PATH)
+        trust_domain = _trust_domain(bundle, membership, where)
         paths = deliver(received, bundle, out=out)
         kept.keep_last(outcome("accepted", received.answer, wanted.agent))
-        if membership.state != "active":
-            kept.keep_membership(replace(membership, state="active"))
+        told = replace(membership, state="active", trust_domain=trust_domain)
+        if told != membership:
+            kept.keep_membership(told)
     for path in paths:
         click.echo(path)
     click.echo(f"renew after {plain(received.answer.get('renew_after'))}", err=True)
+
+
+def _trust_domain(document: Mapping[str, Any], membership: Membership, where: Server) -> str:
+    """Of which this machine is from now on; Unreachable where it is of another one."""
+    bundle, _ = read_bundle(document)
+    check_domain(bundle, membership.trust_domain, url=where.url)
+    return bundle.trust_domain
 
 
 def _wanted(asked: Mapping[str, Any]) -> Wanted:

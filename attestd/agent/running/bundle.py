@@ -25,10 +25,22 @@ BUNDLE_PATH = "/.well-known/spiffe/bundle"
 _LARGEST = 2**53
 
 
-def fetch_bundle(server: Server) -> tuple[Bundle, int | None]:
+def fetch_bundle(server: Server, joined: str | None) -> tuple[Bundle, int | None]:
     """The bundle that is published now, and how often to look, in seconds, if it says. Refusal, or
-    Unreachable, also for what is no bundle of one trust domain."""
-    return read_bundle(server.get(BUNDLE_PATH))
+    Unreachable, also for what is no bundle of one trust domain: of `joined`, which this machine is of (None:
+    of none yet)."""
+    bundle, hint = read_bundle(server.get(BUNDLE_PATH))
+    check_domain(bundle, joined, url=server.url)
+    return bundle, hint
+
+
+def check_domain(bundle: Bundle, joined: str | None, *, url: str) -> None:
+    """Unreachable where the service has become another trust domain's than the one that was joined."""
+    if joined is not None and bundle.trust_domain != joined:
+        raise Unreachable(
+            f"{url} is of the trust domain {plain(bundle.trust_domain)} now, this machine of {joined}; "
+            "if that is meant, stop the agent, remove its state directory and join anew"
+        )
 
 
 def read_bundle(document: Mapping[str, Any]) -> tuple[Bundle, int | None]:

@@ -147,7 +147,7 @@ class Demands:
 
     def _new_svid(self, agent: str, audiences: tuple[str, ...]) -> JwtSvid:
         machine = self._machine()
-        bundle = self._holdings().bundle or fetch_bundle(machine.server)[0]
+        bundle = self._holdings().bundle or fetch_bundle(machine.server, machine.trust_domain)[0]
         (part,) = machine.attest(Wanted(agent, ("jwt-svid",), "software", audiences, ())).parts
         now = self._clock()
         try:

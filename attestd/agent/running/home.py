@@ -5,8 +5,11 @@ gone or the service has forgotten it, and only as the same device: another TPM i
 operator decides about.
 """
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from attestd.agent.enroll import enroll
 from attestd.agent.errors import Misconfigured, NotEnrolled
@@ -30,32 +33,41 @@ class Home:
     files: LogFiles = OWN
     era: Era = field(default_factory=Era)
 
+    def within(self, seconds: float) -> Self:
+        """The same, where all that is asked of a service is over after so many seconds from now."""
+        end = time.monotonic() + seconds
+        return replace(self, connect=lambda url: self.connect(url).ending(end))
+
     def machine(self, named: str | None) -> Machine:
         """The machine as it is enrolled. NotEnrolled, or Misconfigured when `named`, the service that the
         operator set, is another one."""
         membership, _ = self.state.enrolment()
-        if named is not None and named != membership.server:
-            raise Misconfigured(
-                f"this machine is enrolled at {membership.server}, the settings name {named}; correct them, "
-                "or name another state directory"
-            )
+        _check_named(named, membership)
         return Machine(self.tcti, self.state, self.connect(membership.server), self.files, self.era.saw)
 
     def enrolled(self, named: str | None) -> Machine:
-        """The same, after enrolling there where that has not been done. Refusal, Unreachable, DeviceError."""
+        """The same, after enrolling there where that has not been done, or anew where only the attestation
+        key is lost. Refusal, Unreachable, DeviceError or AnotherTpm."""
         try:
             return self.machine(named)
         except NotEnrolled:
-            if named is None:
+            membership = self.state.membership()
+            if membership is None and named is None:
                 raise
-        with opened(self.tcti, self.state.directory) as device:
-            enroll(device, self.connect(named), self.state)
+        if membership is not None:
+            _check_named(named, membership)
+            self.reactivate()
+        elif named is not None:
+            with opened(self.tcti, self.state.directory) as device:
+                enroll(device, self.connect(named), self.state)
         return self.machine(named)
 
     def reactivate(self) -> Membership:
         """Enrol anew as the device that this machine is. AnotherTpm when its TPM is not that device's; the
         service is not asked then."""
-        membership, _ = self.state.enrolment()
+        membership = self.state.membership()
+        if membership is None:
+            raise NotEnrolled(f"{self.state.directory} has no enrolment")
         with opened(self.tcti, self.state.directory) as device:
             found = device_identifier(device.endorsement().public.public_key())
             if found != membership.device_id:
@@ -65,8 +77,21 @@ class Home:
                 )
             return enroll(device, self.connect(membership.server), self.state)
 
-    def admitted(self) -> None:
-        """Remember that the service takes this machine for an active device."""
+    def admitted(self, trust_domain: str) -> None:
+        """Remember that the service takes this machine for an active device of this trust domain, the first
+        time for good."""
         membership = self.state.membership()
-        if membership is not None and membership.state != "active":
-            self.state.keep_membership(replace(membership, state="active"))
+        if membership is None:
+            return
+        told = replace(membership, state="active", trust_domain=membership.trust_domain or trust_domain)
+        if told != membership:
+            with suppress(OSError):  # On a full disk the accepted round counts all the same.
+                self.state.keep_membership(told)
+
+
+def _check_named(named: str | None, membership: Membership) -> None:
+    if named is not None and named != membership.server:
+        raise Misconfigured(
+            f"this machine is enrolled at {membership.server}, the settings name {named}; correct them, "
+            "or name another state directory"
+        )

@@ -85,7 +85,7 @@ def renew(
 
 
 def _bundle(machine: Machine, on_bundle: OnBundle) -> tuple[Bundle, int | None]:
-    bundle, hint = fetch_bundle(machine.server)
+    bundle, hint = fetch_bundle(machine.server, machine.trust_domain)
     on_bundle(bundle, hint)
     return bundle, hint
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from attestd.agent.attest import ROUND_SECONDS
 from attestd.agent.errors import Refusal
 from attestd.agent.running.home import Home
 from attestd.agent.running.renewal import OnBundle, Renewed, renew, unheard
@@ -28,7 +29,8 @@ class Rounds:
 
     def run(self, settings: Settings, workloads: Sequence[Workload]) -> Renewed:
         """One accepted round. Refusal, Unreachable, DeviceError, Misconfigured or AnotherTpm."""
-        machine = self._home.enrolled(settings.server)
+        home = self._home.within(ROUND_SECONDS)
+        machine = home.enrolled(settings.server)
         try:
             renewed = renew(machine, workloads, clock=self._clock, on_bundle=self._on_bundle)
         except (DeviceError, Refusal) as error:
@@ -37,9 +39,9 @@ class Rounds:
             lost = error.reason if isinstance(error, DeviceError) else error.code
             self._reactivated_at = self._clock()
             self._say(f"enrolling anew as the same device ({lost})")
-            self._home.reactivate()
+            home.reactivate()
             renewed = renew(machine, workloads, clock=self._clock, on_bundle=self._on_bundle)
-        self._home.admitted()
+        home.admitted(renewed.bundle.trust_domain)
         return renewed
 
     def _helps(self, error: DeviceError | Refusal) -> bool:

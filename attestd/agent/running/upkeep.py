@@ -244,7 +244,7 @@ class Upkeep:
         now = self._clock()
         try:
             machine = self._home.machine(self._settings.server)
-            bundle, hint = fetch_bundle(machine.server)
+            bundle, hint = fetch_bundle(machine.server, machine.trust_domain)
         except Exception as error:
             trouble = trouble_of(error)
             self._bundle_failures += 1

@@ -37,7 +37,7 @@ WANTED = (
 )
 """What `ATTESTED` answers."""
 
-_AUTHORITY = TestMaker.create("Test trust domain")
+_AUTHORITY = TestMaker.create("Test trust domain", uri="spiffe://example.org")
 ATTESTED: Told = {
     "verdict": "accepted",
     "policy": {"name": "p", "version": 1, "digest": "00" * 32},

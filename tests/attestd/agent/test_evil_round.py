@@ -174,7 +174,7 @@ def test_ag_1_whatever_stands_in_a_bundle_it_is_read_or_not_taken(here: World) -
         for value in BAD:
             server = Spoiling(SERVER, weather=here.weather, path=BUNDLE, otherwise=in_place(place, value))
             try:
-                bundle, hint = fetch_bundle(server)
+                bundle, hint = fetch_bundle(server, None)
             except Unreachable as error:
                 check(here, error)
             else:

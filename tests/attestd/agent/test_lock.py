@@ -15,6 +15,7 @@ import pytest
 
 from attestd.agent.lock import AlreadyRunning, running_agent, sole_agent, tpm_turn
 from attestd.agent.machine import opened
+from attestd.agent.state import own_as_directory
 from tests.tpm.device.leftovers import leftovers
 from tpm.errors import DeviceError
 from tpm.swtpm import SoftwareTpm
@@ -170,3 +171,42 @@ def test_what_root_did_does_not_lock_the_agents_own_user_out(tmp_path: Path) -> 
     child.start()
     assert told.get(timeout=20)
     child.join()
+
+
+@pytest.mark.parametrize("name", ["tpm.lock", "run.lock"])
+def test_root_writes_into_no_file_that_was_linked_there_from_elsewhere(tmp_path: Path, name: str) -> None:
+    """Who owns the state directory would have it given, and emptied."""
+    root = os.geteuid() == 0
+    directory, other = tmp_path / "state", tmp_path / "shadow"
+    directory.mkdir()
+    if root:
+        os.chown(directory, 65534, 65534)
+    other.write_text("precious")
+    os.link(other, directory / name)
+    with sole_agent(directory), tpm_turn(directory):
+        assert running_agent(directory) is not None
+    kept = "precious" if root else f"pid {os.getpid()}"
+    assert (other.stat().st_uid, other.read_text()[: len(kept)]) == (os.geteuid(), kept)
+    (directory / name).unlink()
+    # The twin: its own files are its own.
+    with sole_agent(directory), tpm_turn(directory):
+        pass
+    assert {path.stat().st_uid for path in directory.iterdir()} == {directory.stat().st_uid}
+    assert (directory / name).read_text().startswith(f"pid {os.getpid()}")
+
+
+def test_nothing_that_has_another_name_is_given_away(tmp_path: Path) -> None:
+    directory, other = tmp_path / "state", tmp_path / "other"
+    directory.mkdir()
+    other.write_text("")
+    user = 65534 if os.geteuid() == 0 else os.geteuid()
+    if user != os.geteuid():
+        os.chown(directory, user, user)
+    for linked, owner in (True, os.geteuid()), (False, user):
+        if linked:
+            os.link(other, directory / "linked")
+        else:
+            (directory / "linked").unlink()
+        with other.open("rb") as file:
+            own_as_directory(file.fileno(), directory)
+        assert other.stat().st_uid == owner

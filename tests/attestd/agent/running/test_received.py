@@ -43,7 +43,7 @@ def machine(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def bundle(machine: Machine) -> Bundle:
-    return fetch_bundle(machine.server)[0]
+    return fetch_bundle(machine.server, None)[0]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_client_attestation_is_delivered_as_it_was_given(
     wanted = workload("planner", "client-attestation", key="tpm")
     machine = Machine.enrolled(caller.tpm.tcti, caller.state)
     (genuine,) = machine.attest(Wanted("planner", wanted.formats, "tpm", (), ())).parts
-    held = read_part(genuine, wanted, fetch_bundle(machine.server)[0], result="r.r.r", now=now_ms())
+    held = read_part(genuine, wanted, fetch_bundle(machine.server, None)[0], result="r.r.r", now=now_ms())
     assert "planner.attestation.jwt" in held.files
 
 
