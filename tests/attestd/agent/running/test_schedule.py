@@ -21,6 +21,7 @@ from attestd.agent.running.schedule import (
     pause,
     refresh_at,
     renewal_at,
+    withheld_until,
 )
 from attestd.agent.transport import RETRY_LIMIT
 from attestd.agent.trouble import Regime
@@ -140,3 +141,19 @@ def test_an_hour_of_outage_costs_about_forty_tries() -> None:
             now = tries.next_at(now, chance.random)
         counts.append(count)
     assert 25 < sum(counts) / len(counts) < 45
+
+
+@given(DRAWS)
+def test_machines_that_were_given_nothing_together_ask_again_apart(draw: float) -> None:
+    wait = withheld_until(7, lambda: draw) - 7
+    assert 0.9 * HOUR <= wait <= 1.1 * HOUR
+    assert withheld_until(7, lambda: 0.1) != withheld_until(7, lambda: 0.9)
+
+
+def test_a_try_that_an_operator_asked_for_takes_nothing_of_the_hours_and_lengthens_no_pause() -> None:
+    tries = Tries().failed(Regime.OUTAGE, 0)
+    for now in range(1, 100):
+        tries = tries.failed(Regime.OUTAGE, now, counts=False)
+    assert (tries.in_a_row, tries.times) == (1, (0,))
+    assert tries.failed(Regime.OUTAGE, 100).in_a_row == 2
+    assert Tries().failed(Regime.DENIED, 0, counts=False).in_a_row == 1

@@ -428,6 +428,37 @@ def test_bearer_tokens_are_asked_for_in_advance_only_where_files_are_written(
         assert (held.jwt is not None, "builder.jwt" in held.files) == (folder is not None,) * 2
 
 
+def test_what_is_only_delivered_is_renewed_before_it_ends(software_tpm: SoftwareTpm, tmp_path: Path) -> None:
+    short = 'formats = ["x509-svid", "wit-svid"]\nttl = "10m"'
+    policy = FRESH.replace(short, short.replace('"x509-svid", "wit-svid"', '"client-attestation"'))
+    policy = policy.replace('ttl = "5m"', 'ttl = "6h"')
+    client = workload("telemetry", "client-attestation", files=tmp_path / "files", key="tpm")
+    with world(tmp_path, software_tpm, BUILDER, client, policies=(policy,)) as here:
+        upkeep = here.boot()
+        upkeep.work()
+        first = upkeep.holdings.held["telemetry"].files
+        assert upkeep.standing().next_at <= here.clock.now + 6 * MINUTE
+        here.after(upkeep, 9 * MINUTE)
+        assert upkeep.holdings.held["telemetry"].files != first
+
+
+@pytest.mark.parametrize("end", ["", None, 7, "soon"])
+def test_an_answer_that_does_not_say_when_it_ends_is_not_held(here: World, end: object) -> None:
+    post = here.weather.post
+
+    def without(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = post(path, body)
+        for each in answer.get("credentials", ()):
+            each["expires_at"] = end
+        return answer
+
+    here.weather.post = without  # type: ignore[method-assign,assignment]
+    upkeep = here.boot()
+    upkeep.work()
+    assert not upkeep.holdings.held
+    assert "does not say when to renew" in told(here)["posture"]["detail"]
+
+
 def test_other_settings_are_taken_up_at_once_and_who_is_not_named_has_nothing(
     here: World, running: Upkeep
 ) -> None:
