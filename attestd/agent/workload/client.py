@@ -16,18 +16,18 @@ from urllib.parse import unquote, urlsplit
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.client import UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable, plain
 from attestd.agent.workload import messages, readings
+from attestd.agent.workload.channel import PatientChannel
 from attestd.agent.workload.messages import Call
 
 TIMEOUT_SECONDS = 60.0
 """For one answer, behind which there may be an attestation; a stream's first answer comes as fast."""
-
 _REFUSED = (Status.PERMISSION_DENIED, Status.INVALID_ARGUMENT, Status.UNIMPLEMENTED)
 _BROKEN_OFF = (
     *(StreamTerminatedError, ProtocolError, H2Error, DecodeError, TimeoutError, AssertionError),
@@ -103,7 +103,7 @@ class WorkloadClient:
 
     def __init__(self, path: Path, *, timeout: float = TIMEOUT_SECONDS) -> None:
         self._path, self._timeout = path, timeout
-        self._channel: Channel | None = None
+        self._channel: PatientChannel | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -205,9 +205,9 @@ class WorkloadClient:
                     message = await stream.recv_message()
         raise Unreachable("the agent ended the stream; ask it again")
 
-    def _connection(self) -> Channel:
+    def _connection(self) -> PatientChannel:
         if self._channel is None:
-            self._channel = Channel(path=str(self._path))
+            self._channel = PatientChannel(path=str(self._path))
         return self._channel
 
 

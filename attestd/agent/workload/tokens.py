@@ -4,10 +4,11 @@ JWT-SVIDs and their validation, which are the standard's, and of our own service
 that go with them. An unprivileged program thus uses a key in the TPM without ever touching the TPM.
 """
 
+import asyncio
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 from grpclib.exceptions import GRPCError
@@ -28,6 +29,7 @@ from tpm.errors import AttestationError
 MAX_NAMES = 16
 """Audiences or scopes of one request."""
 MAX_TEXT = 16 * 1024
+_T = TypeVar("_T")
 _FOLLOWED = {
     call.path: (call, reading)
     for call, reading in (
@@ -71,8 +73,7 @@ class Made:
         given, refusal = [], None
         for workload in self._fitting(entitled, audiences):
             try:
-                with self._work():
-                    svid = await self._house.source.jwt_svid(workload.agent, audiences)
+                svid = await self._work(partial(self._house.source.jwt_svid, workload.agent, audiences))
             except GRPCError as error:
                 if error.status is not answers.DENIED:
                     raise
@@ -114,8 +115,7 @@ class Made:
             raise invalid("an access token is for one audience")
         self._fitting((workload,), (request.audience,))
         asked = Asked(workload.agent, request.audience, scopes, subject or None)
-        with self._work():
-            token = await self._house.source.access_token(asked)
+        token = await self._work(partial(self._house.source.access_token, asked))
         return _token(token, self._house.now())
 
     async def proof(self, request: Any) -> Any:
@@ -130,14 +130,16 @@ class Made:
             target(request.url)
         except ValueError as error:
             raise invalid(plain(error)) from None
-        with self._work():
+
+        async def prove() -> str:
             try:
-                dpop = await self._house.source.proof(
+                return await self._house.source.proof(
                     workload.agent, text, request.method, request.url, nonce
                 )
             except Misconfigured as error:
                 raise invalid(plain(error)) from None
-        return new("ProveResponse", dpop=dpop)
+
+        return new("ProveResponse", dpop=await self._work(prove))
 
     def _agent(self, name: str) -> Workload:
         """The workload of this name, or the only one for an empty name; if it is the caller's."""
@@ -159,13 +161,18 @@ class Made:
             raise denied(f"no workload of this caller has the audience {names} in its `audiences`")
         return fitting
 
-    @contextmanager
-    def _work(self) -> Iterator[None]:
-        with self._house.bounds.work(self._served.caller.uid):
-            try:
-                yield
-            except (Refusal, Unreachable, Misconfigured, AttestationError) as error:
-                raise status_of(error) from None
+    async def _work(self, make: Callable[[], Awaitable[_T]]) -> _T:
+        """What is made, as one piece of work of this user's. It is under way until it is done: a caller that
+        does not wait for it could else begin any number."""
+
+        async def run() -> _T:
+            with self._house.bounds.work(self._served.caller.uid):
+                return await make()
+
+        try:
+            return await asyncio.shield(asyncio.create_task(run()))
+        except (Refusal, Unreachable, Misconfigured, AttestationError) as error:
+            raise status_of(error) from None
 
 
 def status_of(error: Exception) -> GRPCError:

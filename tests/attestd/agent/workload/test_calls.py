@@ -15,10 +15,10 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
 from attestd.agent.errors import Misconfigured, NotEnrolled, Refusal, Unreachable
-from attestd.agent.holdings import NOTHING
+from attestd.agent.holdings import NOTHING, Holdings
 from attestd.agent.settings import Settings
 from attestd.agent.token import Asked
-from attestd.agent.workload import messages
+from attestd.agent.workload import bounds, messages
 from attestd.agent.workload.client import WorkloadClient
 from attestd.agent.workload.messages import SECURITY_HEADER, Call
 from tests.attestd.agent.workload.domain import workload
@@ -230,6 +230,17 @@ def test_a_format_that_was_taken_away_is_not_given_any_more_though_it_is_still_h
     there.do(lambda: there.endpoint.reconfigure(settings(there, without)))
     assert raw(there, messages.FETCH_WIT_SVID, spiffe_id=mine) is Status.PERMISSION_DENIED
     assert raw(there, messages.FETCH_X509_SVID) is Status.OK
+
+
+def test_a_banned_machine_is_denied_also_after_other_rules(there: Serving) -> None:
+    """Denied and not unavailable: clients are to stop using what they had."""
+    why = dict.fromkeys(("telemetry", "builder"), "refused (device_banned)")
+    there.put(Holdings({}, why, there.shelf.domain.bundle, frozenset(why)))
+    for _ in range(2):
+        assert raw(there, messages.FETCH_X509_SVID) is Status.PERMISSION_DENIED
+        there.do(lambda: there.endpoint.reconfigure(settings(there)))
+    there.put(Holdings({}, why, there.shelf.domain.bundle))
+    assert raw(there, messages.FETCH_X509_SVID) is Status.UNAVAILABLE
 
 
 def test_who_goes_leaves_nothing_behind(there: Serving) -> None:
@@ -484,6 +495,23 @@ def test_work_for_one_user_is_bounded_and_others_calls_go_on(there: Serving) -> 
         thread.join(20)
     assert said.count(Status.OK) == 8
     assert raw(there, messages.FETCH_ACCESS_TOKEN, **good) is Status.OK
+
+
+def test_work_that_its_caller_no_longer_waits_for_counts_until_it_is_done(there: Serving) -> None:
+    """Twenty calls, each given up at once: no more than a user's share is ever begun."""
+    there.do(there.shelf.gate.clear)
+
+    async def give_up() -> None:
+        async with there.client() as client:
+            for _ in range(20):
+                with suppress(TimeoutError, Unreachable):
+                    async with asyncio.timeout(0.2):
+                        await client.prove("telemetry", "t", "GET", f"{A}/")
+
+    asyncio.run(give_up())
+    assert len(there.shelf.asked) == bounds.WORKS_OF_USER
+    there.do(there.shelf.gate.set)
+    assert ask(there, lambda client: client.prove("telemetry", "t", "GET", f"{A}/")) == "proof-1"
 
 
 # The socket.

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,35 @@ def test_an_end_that_no_clock_reaches_is_none(payload: str) -> None:
         readings.token_ends(spelled(payload).decode())
     for last in ("253402300799", "1800000000.5"):
         assert readings.token_ends(spelled(f'{{"exp":{last}}}').decode()) == int(float(last) * 1000)
+
+
+@pytest.mark.parametrize("frees", [True, False])
+def test_who_finds_the_queue_full_waits_for_its_turn_and_not_for_ever(frees: bool, tmp_path: Path) -> None:
+    """The agent is there and accepts nobody; soon after it does, or it does not."""
+    mine = workload("telemetry", user=[me()])
+    with socket.socket(socket.AF_UNIX) as theirs, ExitStack() as waiting:
+        theirs.bind(str(tmp_path / "s"))
+        theirs.listen(0)
+        for _ in range(4):
+            one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            one.setblocking(False)
+            one.connect_ex(str(tmp_path / "s"))
+
+        def serve_late() -> None:
+            time.sleep(0.3)
+            with serving(mine, domain=DOMAIN, listening=theirs.dup()):
+                done.wait(20)
+
+        done = threading.Event()
+        late = threading.Thread(target=serve_late)
+        if frees:
+            late.start()
+            given = ask(tmp_path / "s", lambda client: client.x509_svid())
+            assert given.spiffe_id == DOMAIN.spiffe_id("telemetry")
+            done.set()
+            late.join(20)
+        else:
+            begin = time.monotonic()
+            with pytest.raises(Unreachable, match="unavailable"):
+                ask(tmp_path / "s", lambda client: client.x509_svid())
+            assert 0.9 < time.monotonic() - begin < 10
