@@ -10,7 +10,7 @@ from attestd.agent.running.demand import Demands
 from attestd.agent.running.era import Era
 from attestd.agent.running.keeper import Keeper
 from attestd.agent.running.upkeep import Upkeep
-from tests.attestd.agent.running.simulated import HOUR, MINUTE, SECOND, World, workload, world
+from tests.attestd.agent.running.simulated import HOUR, MINUTE, World, workload, world
 from tests.serving import FRESH
 from tpm.swtpm import SoftwareTpm
 
@@ -38,6 +38,11 @@ def running(here: World) -> Upkeep:
 
 def demands_of(here: World, upkeep: Upkeep) -> Demands:
     return Demands(here.home, here.settings, lambda: upkeep.holdings, clock=here.clock)
+
+
+def a_minute_before_its_round(here: World, upkeep: Upkeep) -> None:
+    while upkeep.standing().next_at > here.clock.now + MINUTE:
+        here.until(upkeep, min(upkeep.standing().next_at - MINUTE, here.clock.now + HOUR))
 
 
 def ended(here: World) -> list[bool]:
@@ -91,8 +96,7 @@ def test_a_round_that_is_due_for_another_start_and_fails_keeps_to_its_pauses(
 
 def test_what_was_given_before_another_start_is_not_served_from_memory(here: World, running: Upkeep) -> None:
     demands, rounds = demands_of(here, running), here.weather.count(ATTEST)
-    while running.standing().next_at > here.clock.now + MINUTE:
-        here.until(running, min(running.standing().next_at - MINUTE, here.clock.now + HOUR))
+    a_minute_before_its_round(here, running)
     old = demands.jwt_svid("builder", A)
     here.tpm.restart()
     here.after(running, 2 * MINUTE)
@@ -106,12 +110,12 @@ def test_what_was_given_before_another_start_is_not_served_from_memory(here: Wor
 
 def test_what_was_given_before_a_refusal_is_not_served_after_it(here: World, running: Upkeep) -> None:
     demands = demands_of(here, running)
-    here.until(running, running.due() - SECOND)
+    a_minute_before_its_round(here, running)
     demands.jwt_svid("builder", A)
     assert demands.kept_jwt_svid("builder", A, now=here.clock.now) is not None
     here.deployment.apply(OTHER, "policy-0.toml")
-    while running.standing().trouble is None:
-        here.after(running, 10 * MINUTE)
+    here.after(running, 2 * MINUTE)
+    assert running.standing().trouble is not None
     here.deployment.apply(LONG, "policy-0.toml")
     here.after(running, 10 * MINUTE)
     assert running.standing().trouble is None
