@@ -40,6 +40,7 @@ FINAL = frozenset({"device_banned"})
 """An operator's decision about this very device: what it had is not handed out any more. Another denial may
 be a policy that is corrected in a minute, and must not cut off a fleet before its credentials end."""
 _FINDINGS_SHOWN, _FINDING_LIMIT = 50, 4096
+_SAID = ("code", "detail", "error", "error_description")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def sentence(finding: Mapping[str, Any]) -> str:
 
 def _listed(value: object) -> str:
     return " or ".join(plain(each) for each in value) if isinstance(value, list) else plain(value)
+
+
 
 
 class AnotherTpm(Exception):
@@ -126,3 +129,17 @@ def _findings(refusal: Refusal) -> list[Mapping[str, Any]]:
     found = refusal.problem.get("findings")
     listed = found[:_FINDINGS_SHOWN] if isinstance(found, list) else []
     return [each for each in listed if isinstance(each, dict) and len(json.dumps(each)) <= _FINDING_LIMIT]
+
+
+def told_again(error: Exception) -> Exception:
+    """The same word to somebody else: a new exception, without the frames and the findings that the first
+    one holds on to."""
+    match error:
+        case Refusal():
+            words = {name: plain(error.problem[name]) for name in _SAID if name in error.problem}
+            return Refusal(error.status, words, error.retry_after, error.nonce)
+        case Unreachable():
+            return type(error)(str(error), retry_after=error.retry_after)
+        case DeviceError():
+            return DeviceError(error.reason, error.detail)
+    return type(error)(str(error))

@@ -5,6 +5,7 @@ predecessor whole.
 """
 
 import json
+import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,12 +21,15 @@ from attestd.agent.state import replace_file
 
 _OF_A_KEY = ("svid.pem", "wit.jwt", "attestation.jwt", "key.tss", "key.pem")
 
+TOKEN_LIMIT = 64 * 1024
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){2}")
+
 
 def deliver(received: Received, bundle: Mapping[str, Any], *, out: Path) -> list[Path]:
     """Write result, bundle, credentials, keys and sealed keys into `out`; returns the paths. Unreachable for
     a bad answer."""
     try:
-        files = {"result.jwt": line(received.answer["result"]), "bundle.pem": pem(authorities(bundle))}
+        files = {"result.jwt": token_line(received.answer["result"]), "bundle.pem": pem(authorities(bundle))}
         for part in received.parts:
             files |= files_of(part)
     except Exception as error:  # The parsers raise more than they document, and the sender chooses what.
@@ -49,8 +53,9 @@ def files_of(part: Part) -> dict[str, bytes]:
     answer."""
     agent, files = part.wanted.agent, {}
     for credential in part.credentials:
-        member = "certificate_chain" if credential["format"] == "x509-svid" else "token"
-        files[f"{agent}.{SUFFIXES[credential['format']]}"] = line(credential[member])
+        name = f"{agent}.{SUFFIXES[credential['format']]}"
+        chained = credential["format"] == "x509-svid"
+        files[name] = line(credential["certificate_chain"]) if chained else token_line(credential["token"])
     if part.key is not None:
         files[f"{agent}.{part.key.suffix}"] = part.key.file
     for sealed in part.sealed_keys:
@@ -79,8 +84,21 @@ def pem(certificates: Iterable[x509.Certificate]) -> bytes:
     return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
 
 
+def compact(token: object) -> str:
+    """A token in the compact serialisation (RFC 7515, section 7.1), so that it fits a header and a line;
+    ValueError for anything else."""
+    if not isinstance(token, str) or len(token) > TOKEN_LIMIT or _COMPACT.fullmatch(token) is None:
+        raise ValueError("a credential that is no token")
+    return token
+
+
+def token_line(token: object) -> bytes:
+    """A token as a file has it; ValueError as for `compact`."""
+    return compact(token).encode() + b"\n"
+
+
 def line(text: object) -> bytes:
-    """A credential as a file has it; ValueError for what is no ASCII text."""
-    if not isinstance(text, str) or not text.isascii():
+    """Certificates as a file has them; ValueError for what is no lines of ASCII."""
+    if not isinstance(text, str) or not text.isascii() or not text.replace("\n", "").isprintable():
         raise ValueError("a credential that is no text")
     return text.rstrip("\n").encode() + b"\n"

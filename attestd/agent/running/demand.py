@@ -21,6 +21,7 @@ from attestd.agent.running.home import Home
 from attestd.agent.running.received import OffClock, not_ours, read_jwt
 from attestd.agent.settings import Settings, Workload
 from attestd.agent.token import AccessToken, Asked, ClientAttestation, attest_client, request_token
+from attestd.agent.trouble import told_again
 from attestd.clock import now_ms
 from tpm.errors import DeviceError
 
@@ -184,14 +185,14 @@ class Demands:
         now = self._clock()
         failed_at, failure = self._failures.get(key, (0, None))
         if failure is not None and failed_at <= now < failed_at + AGAIN_MS:
-            raise failure
+            raise told_again(failure)
         if not self._asked.spend(agent, sharing=self._sharing(), now=now):
             raise Unreachable(f"{agent} asks for more tokens than this machine asks its service for; wait")
         self._failures.pop(key, None)
         try:
             return work()
         except (Refusal, Unreachable, DeviceError, Misconfigured) as error:
-            self._failures[key] = (now, error)
+            self._failures[key] = (now, told_again(error))
             while len(self._failures) > KEPT:
                 self._failures.popitem(last=False)
             raise

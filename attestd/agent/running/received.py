@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestd.agent.attest import Part
-from attestd.agent.delivery.deliver import files_of, line
+from attestd.agent.delivery.deliver import compact, files_of, line, token_line
 from attestd.agent.errors import Unreachable, plain
 from attestd.agent.holdings import Bundle, Held, JwtSvid, WitSvid, X509Svid
 from attestd.agent.keys import CredentialKey, members_of, private_der, private_jwk, public_members
@@ -44,7 +44,7 @@ def read_part(part: Part, workload: Workload, bundle: Bundle, *, result: object,
             _x509(part, told["x509-svid"], bundle, now=now) if "x509-svid" in told else None,
             _wit(part, told["wit-svid"], bundle, now=now) if "wit-svid" in told else None,
             read_jwt(told["jwt-svid"], workload.audiences, bundle, now=now) if "jwt-svid" in told else None,
-            {"result.jwt": line(result), "bundle.pem": bundle_pem(bundle), **files_of(part)},
+            {"result.jwt": token_line(result), "bundle.pem": bundle_pem(bundle), **files_of(part)},
         )
     except OffClock:
         raise
@@ -54,7 +54,7 @@ def read_part(part: Part, workload: Workload, bundle: Bundle, *, result: object,
 
 def read_jwt(told: Mapping[str, Any], audiences: tuple[str, ...], bundle: Bundle, *, now: int) -> JwtSvid:
     """A JWT-SVID for exactly these audiences; LookupError, TypeError or ValueError for another, OffClock."""
-    text, identity = _text(told["token"]), _identity(told, bundle)
+    text, identity = compact(told["token"]), _identity(told, bundle)
     claims = claims_of(text)
     heard = claims["aud"]
     if set([heard] if isinstance(heard, str) else heard) != set(audiences):
@@ -95,7 +95,7 @@ def _x509(part: Part, told: Mapping[str, Any], bundle: Bundle, *, now: int) -> X
 
 
 def _wit(part: Part, told: Mapping[str, Any], bundle: Bundle, *, now: int) -> WitSvid:
-    key, text, identity = _key(part), _text(told["token"]), _identity(told, bundle)
+    key, text, identity = _key(part), compact(told["token"]), _identity(told, bundle)
     claims, ours = claims_of(text), public_members(key)
     bound = claims["cnf"]["jwk"]
     if claims["sub"] != identity or header_of(text)["kid"] not in key_ids(bundle.wit_keys):
@@ -107,7 +107,7 @@ def _wit(part: Part, told: Mapping[str, Any], bundle: Bundle, *, now: int) -> Wi
 
 def _check_attestation(part: Part, told: Mapping[str, Any], bundle: Bundle, *, now: int) -> None:
     """It is delivered as a file and held nowhere. By which key it is signed, the bundle does not tell."""
-    claims, ours = claims_of(_text(told["token"])), public_members(_key(part))
+    claims, ours = claims_of(compact(told["token"])), public_members(_key(part))
     bound = claims["cnf"]["jwk"]
     if claims["sub"] != _identity(told, bundle):
         raise ValueError("a client attestation of another identity")
@@ -146,7 +146,3 @@ def _check_times(begins: int, ends: int, now: int) -> None:
         off = (begins - now if now < begins else now - begins) // 1000
         way = "behind" if now < begins else "ahead of"
         raise OffClock(f"this machine's clock is {off} seconds {way} the service's; set it")
-
-
-def _text(value: object) -> str:
-    return line(value).decode().rstrip("\n")

@@ -58,6 +58,26 @@ def read(part: Part, bundle: Bundle, *, now: int | None = None) -> Any:
     return read_part(part, BUILDER, bundle, result="r.r.r", now=now_ms() if now is None else now)
 
 
+@pytest.mark.parametrize("added", ["\r\nX-Admin: yes", "\x1b[2J", " ", "\n", ".e30", "=", "~"], ids=repr)
+@pytest.mark.parametrize("form", ["wit-svid", "jwt-svid"])
+def test_ag_1_a_token_is_three_parts_of_base64url_and_nothing_else(
+    part: Part, bundle: Bundle, form: str, added: str
+) -> None:
+    assert read(part, bundle)
+    told = tuple(
+        each | {"token": each["token"] + added} if each["format"] == form else each
+        for each in part.credentials
+    )
+    with pytest.raises(Unreachable, match="is it attestd"):
+        read(replace(part, credentials=told), bundle)
+
+
+@pytest.mark.parametrize("result", ["r.r.r\r\nX: y", "r.r", "", None, "r.r.r\x1b"])
+def test_ag_1_a_result_that_is_no_token_is_refused(part: Part, bundle: Bundle, result: object) -> None:
+    with pytest.raises(Unreachable, match="is it attestd"):
+        read_part(part, BUILDER, bundle, result=result, now=now_ms())
+
+
 def changed(part: Part, form: str, **members: Any) -> Part:
     credentials = tuple({**each, **members} if each["format"] == form else each for each in part.credentials)
     return replace(part, credentials=credentials)
