@@ -176,5 +176,6 @@ def _written(file: int) -> str:
 def _write(file: int, text: str) -> None:
     # A file that was opened for reading only is a lock all the same.
     with suppress(OSError):
-        os.ftruncate(file, 0)
+        # In this order: an empty file says that whoever wrote into it left nothing behind.
         os.pwrite(file, text.encode(), 0)
+        os.ftruncate(file, len(text))

@@ -83,6 +83,26 @@ def test_a_turn_that_did_not_end_clean_is_told_to_the_next_one(tmp_path: Path) -
         assert turn.orphaned
 
 
+def test_ag_7_who_dies_while_taking_the_turn_after_a_death_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tpm_turn(tmp_path):
+        pass
+
+    def died(*_: object) -> int:
+        raise SystemExit
+
+    for call in "pwrite", "ftruncate":
+        with monkeypatch.context() as patched, pytest.raises(SystemExit):
+            patched.setattr(os, call, died)
+            with tpm_turn(tmp_path):
+                pass
+    with tpm_turn(tmp_path) as turn:
+        assert turn.orphaned
+        turn.clean = True
+    assert (tmp_path / "tpm.lock").read_text() == ""
+
+
 def test_threads_of_one_process_have_their_turns_too(tmp_path: Path) -> None:
     inside, most = 0, 0
 

@@ -63,6 +63,11 @@ def test_the_first_accepted_round_says_which_trust_domain_it_is(here: World, joi
     assert set(joined.holdings.held) == {"builder"}
 
 
+def test_ag_1_no_later_round_says_otherwise(here: World, joined: Upkeep) -> None:
+    home_of(here).admitted("bank.example")
+    assert here.state.enrolment()[0].trust_domain == "example.org"
+
+
 def test_ag_1_a_service_of_another_trust_domain_is_shown_nothing_and_enrolled_at_by_nobody(
     here: World, joined: Upkeep
 ) -> None:
