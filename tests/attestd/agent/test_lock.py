@@ -93,9 +93,9 @@ def test_ag_7_who_dies_while_taking_the_turn_after_a_death_hides_nothing(
         raise SystemExit
 
     for call in "pwrite", "ftruncate":
-        with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        with monkeypatch.context() as patched:
             patched.setattr(os, call, died)
-            with tpm_turn(tmp_path):
+            with pytest.raises(SystemExit), tpm_turn(tmp_path):
                 pass
     with tpm_turn(tmp_path) as turn:
         assert turn.orphaned
