@@ -105,6 +105,18 @@ class Serving:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(20)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """The server does nothing meanwhile: whoever comes waits, and what comes lies there."""
+        stands, go = threading.Event(), threading.Event()
+        self.loop.call_soon_threadsafe(stands.set)
+        self.loop.call_soon_threadsafe(go.wait, 20)
+        stands.wait(20)
+        try:
+            yield
+        finally:
+            go.set()
+
     def client(self) -> WorkloadClient:
         return WorkloadClient(self.path, timeout=20)
 

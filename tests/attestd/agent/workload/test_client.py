@@ -4,8 +4,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import pytest
 
 from attestd.agent.errors import Misconfigured, Refusal, Unreachable
 from attestd.agent.workload import readings
+from attestd.agent.workload.channel import TURN_SECONDS
 from attestd.agent.workload.client import WorkloadClient, socket_of
 from tests.attestd.agent.delivery.delivered import spelled
 from tests.attestd.agent.workload.domain import Domain, workload
-from tests.attestd.agent.workload.serving import HOUR, me, serving
+from tests.attestd.agent.workload.serving import HOUR, folder, me, serving
 
 NOW = 1_900_000_000_000
 DOMAIN = Domain.new()
@@ -199,33 +200,33 @@ def test_an_end_that_no_clock_reaches_is_none(payload: str) -> None:
         assert readings.token_ends(spelled(f'{{"exp":{last}}}').decode()) == int(float(last) * 1000)
 
 
-@pytest.mark.parametrize("frees", [True, False])
-def test_who_finds_the_queue_full_waits_for_its_turn_and_not_for_ever(frees: bool, tmp_path: Path) -> None:
-    """The agent is there and accepts nobody; soon after it does, or it does not."""
+@contextmanager
+def full() -> Iterator[tuple[Path, ExitStack]]:
+    """An agent that accepts nobody until the stack is closed, with as many waiting as may."""
     mine = workload("telemetry", user=[me()])
-    with socket.socket(socket.AF_UNIX) as theirs, ExitStack() as waiting:
-        theirs.bind(str(tmp_path / "s"))
+    with folder() as directory, socket.socket(socket.AF_UNIX) as theirs, ExitStack() as waiting:
+        path = directory / "s"
+        theirs.bind(str(path))
         theirs.listen(0)
-        for _ in range(4):
-            one = waiting.enter_context(socket.socket(socket.AF_UNIX))
-            one.setblocking(False)
-            one.connect_ex(str(tmp_path / "s"))
+        with serving(mine, domain=DOMAIN, listening=theirs.dup()) as there, ExitStack() as still:
+            still.enter_context(there.standing_still())
+            for _ in range(4):
+                one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect_ex(str(path))
+            yield path, still
 
-        def serve_late() -> None:
-            time.sleep(0.3)
-            with serving(mine, domain=DOMAIN, listening=theirs.dup()):
-                done.wait(20)
 
-        done = threading.Event()
-        late = threading.Thread(target=serve_late)
-        if frees:
-            late.start()
-            given = ask(tmp_path / "s", lambda client: client.x509_svid())
-            assert given.spiffe_id == DOMAIN.spiffe_id("telemetry")
-            done.set()
-            late.join(20)
-        else:
-            begin = time.monotonic()
-            with pytest.raises(Unreachable, match="unavailable"):
-                ask(tmp_path / "s", lambda client: client.x509_svid())
-            assert 0.9 < time.monotonic() - begin < 10
+def test_who_finds_the_queue_full_waits_for_its_turn() -> None:
+    with full() as (path, still):
+        threading.Timer(0.1, still.close).start()
+        given = ask(path, lambda client: client.x509_svid())
+        assert given.spiffe_id == DOMAIN.spiffe_id("telemetry")
+
+
+def test_who_finds_the_queue_full_does_not_wait_for_ever() -> None:
+    with full() as (path, _):
+        begin = time.monotonic()
+        with pytest.raises(Unreachable, match="unavailable"):
+            ask(path, lambda client: client.x509_svid())
+        assert TURN_SECONDS - 0.1 < time.monotonic() - begin < 10

@@ -9,9 +9,8 @@ import errno
 import os
 import socket
 import struct
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -107,17 +106,22 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def comes_back_to(count: int) -> bool:
+def becomes(condition: Callable[[], bool]) -> bool:
     until = time.monotonic() + SOON
-    while descriptors() > count and time.monotonic() < until:
+    while not condition() and time.monotonic() < until:
         time.sleep(0.02)
-    return descriptors() <= count
+    return condition()
+
+
+def comes_back_to(count: int) -> bool:
+    return becomes(lambda: descriptors() <= count)
 
 
 def test_a_descriptor_that_is_passed_is_not_read_and_ends_its_connection(lingering: Lingering) -> None:
     with old_kernel(me()) as there, connected(there) as caller:
         assert is_well(there)
-        lingering.send(caller)
+        with there.standing_still():
+            lingering.send(caller)
         assert is_hung_up_on(caller)
         assert timed(lambda: is_well(there)) < SOON
 
@@ -126,46 +130,34 @@ def test_one_that_comes_with_good_bytes_ends_its_connection_too(lingering: Linge
     with old_kernel(me()) as there, connected(there) as caller:
         caller.sendall(PREFACE + SETTINGS)
         assert caller.recv(1)
-        lingering.send(caller)
+        with there.standing_still():
+            lingering.send(caller)
         assert is_hung_up_on(caller)
         assert timed(lambda: is_well(there)) < SOON
 
 
 def test_one_out_of_band_is_seen_before_it_is_passed_over(lingering: Lingering) -> None:
     with old_kernel(me()) as there, connected(there) as caller:
-        lingering.send(caller, socket.MSG_OOB)
-        with suppress(OSError):
+        with there.standing_still():
+            lingering.send(caller, socket.MSG_OOB)
             caller.sendall(PREFACE)
         assert is_hung_up_on(caller)
         assert timed(lambda: is_well(there)) < SOON
-
-
-@contextmanager
-def standing_still(there: Serving) -> Iterator[None]:
-    """The agent accepts nobody meanwhile."""
-    go = threading.Event()
-    there.loop.call_soon_threadsafe(go.wait, 20)
-    try:
-        yield
-    finally:
-        go.set()
 
 
 def test_connections_that_are_refused_with_descriptors_in_them_hold_nothing_up(lingering: Lingering) -> None:
     """More of one user than it may have: what is in them is never read, and all of them are gone soon."""
     with old_kernel(me()) as there:
         held = [connected(there) for _ in range(bounds.CONNECTIONS_OF_USER)]
-        until = time.monotonic() + SOON
-        while there.do(lambda: len(there.endpoint.listener._open)) < len(held) and time.monotonic() < until:
-            time.sleep(0.01)
+        assert becomes(lambda: there.do(lambda: len(there.endpoint.listener._open)) == len(held))
         before = descriptors()
-        with standing_still(there):
+        with there.standing_still():
             for _ in range(bounds.CONNECTIONS_OF_USER // 4):
                 with connected(there) as caller:
                     lingering.send(caller)
-        # Each of ours has a peer, which is ours as well.
+        assert becomes(lambda: there.endpoint.refused == len(lingering.peers))
+        # Each of what was passed has a peer, which is ours.
         assert comes_back_to(before + len(lingering.peers))
-        assert there.endpoint.refused == len(lingering.peers)
         for each in held:
             each.close()
         assert timed(lambda: is_well(there)) < SOON
