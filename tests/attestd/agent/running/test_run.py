@@ -1,6 +1,7 @@
 """`attestd agent run`, as systemd starts it: it enrols, serves, tells how it is, and ends."""
 
 import asyncio
+import fcntl
 import json
 import select
 import signal
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from attestd.agent.lock import tpm_turn
 from attestd.agent.running.run import STUCK_SECONDS, pinging
 from attestd.agent.workload.client import WorkloadClient
 from attestd.notify import Notifier
@@ -253,7 +253,8 @@ def test_status_waits_neither_for_an_agent_that_waits_for_its_server_nor_for_who
             free = member("status", status=1).stdout
             for part in ("firmware", f"runs, pid {made.process.pid}", "unknown", "first attestation"):
                 assert part in free
-            with tpm_turn(member.state):
+            with (member.state / "tpm.lock").open() as turn:
+                fcntl.flock(turn, fcntl.LOCK_EX)
                 assert "in use by the agent" in member("status", status=1).stdout
             assert time.monotonic() - start < 10
             assert made.end() < 2
