@@ -124,8 +124,9 @@ class State:
         write takes. `now` in milliseconds. What cannot be removed stays."""
         for path in self.directory.glob(".*"):
             with suppress(OSError):
-                age = now / 1000 - path.lstat().st_mtime
-                if _DRAFT.fullmatch(path.name) and not 0 <= age < _DRAFT_SECONDS:
+                # One from the future is of a clock that was set back, or of this very millisecond.
+                age = abs(now / 1000 - path.lstat().st_mtime)
+                if _DRAFT.fullmatch(path.name) and age >= _DRAFT_SECONDS:
                     path.unlink()
 
     def _read_json(self, name: str) -> Mapping[str, Any] | None:

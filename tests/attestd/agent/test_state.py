@@ -24,6 +24,17 @@ def test_what_cannot_be_swept_away_stays_and_the_agent_starts(tmp_path: Path) ->
     assert not other.exists()
 
 
+MOMENTS = [(0, True), (0.0009, True), (59, True), (-61, False), (61, False)]
+
+
+@pytest.mark.parametrize(("seconds", "stays"), MOMENTS)
+def test_a_draft_of_now_is_left_to_who_writes_it(tmp_path: Path, seconds: float, stays: bool) -> None:
+    (tmp_path / DRAFT).write_text("")
+    os.utime(tmp_path / DRAFT, (0, HOUR / 1000 + seconds))
+    State(tmp_path).sweep(now=HOUR)
+    assert (tmp_path / DRAFT).exists() is stays
+
+
 @pytest.mark.parametrize("trust_domain", [None, "example.org"])
 def test_an_enrolment_is_read_as_it_was_kept(tmp_path: Path, trust_domain: str | None) -> None:
     state = State(tmp_path)
