@@ -1,5 +1,6 @@
 """No answer of a server can become a command: the source of the agent, and of all of ours that it reaches,
-has nothing that would run one, but for two modules that run what this machine's operator wrote."""
+has nothing that would run one, but for two modules that run what this machine's operator wrote, and one that
+runs a program of the system's without arguments."""
 
 import ast
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ RUNS = {
 }
 """What runs programs: the one that `attestd agent exec` was given, and the one that the settings name. Each
 has the C library take the agent's capabilities from it first."""
+RUNS_ONE = {"attestd.agent.workload.passed": {"subprocess"}}
+"""What starts a process only so that it ends."""
 ASKS = {
     "attestd.agent.program.child": {"attestd.agent.program.exec"},
     "attestd.agent.delivery.on_renewal": {"attestd.agent.delivery.files"},
@@ -75,7 +78,24 @@ def ours() -> dict[str, str]:
 
 def test_ag_4_nothing_that_the_agent_reaches_runs_programs_but_what_its_operator_named() -> None:
     found = {name: set(runs(source)) for name, source in ours().items()}
-    assert {name: what for name, what in found.items() if what} == RUNS
+    assert {name: what for name, what in found.items() if what} == RUNS | RUNS_ONE
+
+
+def test_ag_4_what_is_started_only_to_end_is_named_in_the_source_and_has_no_arguments() -> None:
+    for name in RUNS_ONE:
+        tree = ast.parse(ours()[name])
+        named = {
+            ast.unparse(node.targets[0]): node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        }
+        calls = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and "subprocess." in ast.unparse(node.func)
+        ]
+        assert [ast.unparse(call.args[0]) for call in calls] == ["[_ENDING]"]
+        assert named["_ENDING"] == "/bin/cat"
 
 
 def test_ag_4_what_runs_programs_is_asked_by_one_module_and_knows_no_server() -> None:
