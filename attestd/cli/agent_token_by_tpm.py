@@ -11,7 +11,7 @@ from attestd.agent.state import State
 from attestd.agent.token import Asked, attest_client, request_token
 from attestd.cli import failures
 from attestd.cli.agent_options import check_name, log_files, outcome, reported, server_of
-from attestd.cli.agent_token import Wish, show
+from attestd.cli.agent_token_wish import Wish, show
 from attestd.cli.output import progress
 from attestd.clock import now_ms
 
