@@ -51,6 +51,8 @@ grep -E 'CapEff|NoNewPrivs|Seccomp:' "/proc/$(pid attestd.service)/status"
 ## reload
 systemctl reload attestd.service
 systemctl is-active attestd.service
+# The signal is sent, then the service acts.
+for i in $(seq 50); do journalctl -u attestd.service --no-pager | grep -q 'certificates reloaded' && break; sleep 0.2; done
 journalctl -u attestd.service --no-pager | grep -c 'certificates reloaded'
 
 ## policy
@@ -100,7 +102,6 @@ SystemCallFilter=@chown
 X
 systemctl daemon-reload
 systemctl stop attestd-agent.service
-rm -r /run/attestd-agent/builder
 systemctl start attestd-agent.service
 attestd agent status --wait 30
 stat -L -c '%U %a' /run/attestd-agent/builder/builder.key.pem
