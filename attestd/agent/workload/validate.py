@@ -75,7 +75,8 @@ def _validated(token: str, audience: str, bundle: Bundle, now: int) -> Validated
 
 
 def _keys(published: str, header: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those that may have signed: the one of the token's name, or all if it names none."""
+    """Those that may have signed: the one of the token's name, or all if it names none. A key whose private
+    half is published says nothing of who signed."""
     algorithm, named = header["alg"], header.get("kid")
     kind, curve = _KINDS[algorithm]
     return [
@@ -84,6 +85,7 @@ def _keys(published: str, header: dict[str, Any]) -> list[dict[str, Any]]:
         if (key.get("kty"), key.get("crv")) == (kind, curve)
         and key.get("alg", algorithm) == algorithm
         and key.get("use", "jwt-svid") == "jwt-svid"
+        and "d" not in key
         and ("kid" not in header or key.get("kid") == named)
     ]
 

@@ -156,6 +156,21 @@ def test_other_curves_hold_under_their_own_algorithm_only(algorithm: str, curve:
         )
 
 
+@pytest.mark.parametrize("kind", ["EC", "RSA"])
+def test_a_key_whose_private_half_is_published_signs_nothing(kind: str) -> None:
+    if kind == "EC":
+        key, algorithm, public = DOMAIN.tokens, "ES256", public_jwk(DOMAIN.tokens)
+        private = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(DOMAIN.tokens))
+    else:
+        key, algorithm, public = RSA, "RS256", rsa_jwk(RSA)
+        private = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA))
+        private.pop("key_ops")
+    text = token(key=key, algorithm=algorithm)
+    assert validate(text, jwt_keys=with_key(public)) == SUBJECT
+    with pytest.raises(NotValid):
+        validate(text, jwt_keys=with_key({**public, **private}))
+
+
 def test_a_key_for_another_use_does_not_count() -> None:
     key = public_jwk(DOMAIN.tokens)
     assert validate(token(), jwt_keys=with_key(key)) == SUBJECT
