@@ -117,7 +117,7 @@ class Server:
 
     def _context(self) -> ssl.SSLContext:
         try:
-            return _trusting(self.ca)
+            return _current(self.ca)
         except (OSError, ssl.SSLError):
             raise Misconfigured(
                 f"{self.ca} has no certificate; name a PEM file with the server's CA"
@@ -187,7 +187,7 @@ def reached(url: str, context: ssl.SSLContext | None, *, patience: float) -> Ite
         connected.close()
 
 
-def _trusting(ca: Path | None) -> ssl.SSLContext:
+def _current(ca: Path | None) -> ssl.SSLContext:
     """What trusts this file's authorities, or else the system's, as they are now."""
     source = ca or ssl.get_default_verify_paths().cafile
     version = None
@@ -200,9 +200,15 @@ def _trusting(ca: Path | None) -> ssl.SSLContext:
 @lru_cache(maxsize=2)
 def _context(ca: Path | None, version: object) -> ssl.SSLContext:
     # Kept for a version of the file: reading all authorities of a system takes longer than a whole round.
-    context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    return trusting(cafile=None if ca is None else str(ca))
+
+
+def trusting(*, cafile: str | None = None, pem: str | None = None) -> ssl.SSLContext:
+    """What trusts the authorities of this file or these PEM certificates alone, and the system's without
+    either. OSError or ssl.SSLError for what holds none."""
+    context = ssl.create_default_context(cafile=cafile, cadata=pem)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca is not None:
+    if cafile is not None or pem is not None:
         # What was named is what is trusted, also where it is an intermediate or the server's own certificate.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

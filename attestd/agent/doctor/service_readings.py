@@ -21,7 +21,7 @@ from attestd.agent.errors import Misconfigured, plain
 from attestd.agent.pin import NotShown, fetch_certificate, fingerprint, read_authorities
 from attestd.agent.settings import Settings
 from attestd.agent.state import State
-from attestd.agent.transport import ANSWER_LIMIT, BoundedConnection, reached
+from attestd.agent.transport import ANSWER_LIMIT, BoundedConnection, reached, trusting
 
 PATH = "/.well-known/openid-configuration"
 PATIENCE_SECONDS = 10.0
@@ -94,10 +94,7 @@ def _trusting(url: str, settings: Settings) -> ssl.SSLContext:
         pem = read_authorities(kept)
     if settings.root_sha256 is not None and (pem is None or fingerprint(pem) != settings.root_sha256):
         pem = fetch_certificate(url, settings.root_sha256)
-    context = ssl.create_default_context(cadata=None if pem is None else pem.decode("ascii"))
-    if pem is not None:
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
+    return trusting(pem=None if pem is None else pem.decode("ascii"))
 
 
 def _kept(state: Path) -> Path | None:
