@@ -12,25 +12,20 @@ _FIRMWARE = re.compile(r"[0-9a-f]{16}")
 
 def read_denied_manufacturers(table: Table) -> frozenset[str]:
     """Makers as certificates and `attestd device show` name them: "IFX", or "id:" and eight hex digits."""
-    named = table.texts("denied_manufacturers")
-    for name in named:
-        if _MANUFACTURER.fullmatch(name) is None:
-            raise table.refusal(
-                "denied_manufacturers",
-                "config_value",
-                f'has "{name[:40]}"; a maker is its TCG id like "IFX", or "id:" and eight hex digits',
-            )
-    return frozenset(named)
+    said = 'a maker is its TCG id like "IFX", or "id:" and eight hex digits'
+    return frozenset(_matching(table, "denied_manufacturers", _MANUFACTURER, said))
 
 
 def read_denied_firmware(table: Table) -> frozenset[int]:
     """Firmware versions as quotes state them (TPMS_ATTEST.firmwareVersion): 16 hex digits."""
-    named = table.texts("denied_firmware")
-    for version in named:
-        if _FIRMWARE.fullmatch(version) is None:
-            raise table.refusal(
-                "denied_firmware",
-                "config_value",
-                f'has "{version[:40]}"; a version is 16 lower-case hex digits, as a quote has it',
-            )
-    return frozenset(int(version, 16) for version in named)
+    said = "a version is 16 lower-case hex digits, as a quote has it"
+    return frozenset(int(version, 16) for version in _matching(table, "denied_firmware", _FIRMWARE, said))
+
+
+def _matching(table: Table, key: str, pattern: re.Pattern[str], said: str) -> tuple[str, ...]:
+    """The texts under this key; the refusal of one that does not match ends with what is `said`."""
+    named = table.texts(key)
+    for text in named:
+        if pattern.fullmatch(text) is None:
+            raise table.refusal(key, "config_value", f'has "{text[:40]}"; {said}')
+    return named
