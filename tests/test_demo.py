@@ -1,11 +1,9 @@
 """The demonstration shows what it claims, tells when it does not, and leaves nothing behind."""
 
 import io
-import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,30 +12,11 @@ from scripts.demonstration import measured_boot
 from scripts.demonstration.__main__ import run
 from scripts.demonstration.claims import Disappointed, claim
 from scripts.demonstration.display import Display
+from tests.processes import running_in, surroundings
 from tpm.swtpm import SoftwareTpm
 
 ROOT = Path(__file__).parent.parent
 DEMO = [str(ROOT / "scripts" / "demo")]
-
-
-def surroundings(directory: Path) -> Mapping[str, str]:
-    """An environment in which everything temporary is made in this directory."""
-    directory.mkdir()
-    return {**os.environ, "TMPDIR": str(directory)}
-
-
-def running_in(directory: Path) -> list[str]:
-    """The processes that name this directory, or are in it."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (process / "cmdline").read_bytes().decode(errors="replace")
-            place = os.readlink(process / "cwd")
-        except OSError:
-            continue
-        if str(directory) in told or place.startswith(str(directory)):
-            found.append(told)
-    return found
 
 
 @pytest.fixture(scope="module")

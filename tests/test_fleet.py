@@ -1,7 +1,6 @@
 """A small fleet loses its power and comes back; the rehearsal tells when that is not as promised, and leaves
 nothing behind."""
 
-import os
 import re
 import signal
 import subprocess
@@ -19,31 +18,13 @@ from scripts.fleet.rehearsal import Figures
 from scripts.fleet.service import Doings
 from scripts.fleet.starts import modules_in
 from tests.attestd.web.certificates import Authority
+from tests.processes import running_in, surroundings
 from tests.serving import free_port
 from tpm.swtpm_ca import make_test_ca
 
 ROOT = Path(__file__).parent.parent
 FLEET = [sys.executable, "-m", "scripts.fleet", "--agents", "3"]
 MEMORY = Path("/dev/shm")
-
-
-def surroundings(directory: Path) -> dict[str, str]:
-    """An environment in which everything temporary is made in this directory."""
-    directory.mkdir()
-    return {**os.environ, "TMPDIR": str(directory)}
-
-
-def running_in(directory: Path) -> list[str]:
-    """The processes that name this directory."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (process / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(directory) in told:
-            found.append(told)
-    return found
 
 
 def in_memory() -> set[str]:

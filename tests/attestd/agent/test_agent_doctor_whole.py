@@ -10,7 +10,7 @@ import ssl
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -272,18 +272,6 @@ def test_logs_that_are_not_there_are_told_each(software_tpm: SoftwareTpm, tmp_pa
 # --- the service and the clock --------------------------------------------------------------------
 
 SERVICE = frozenset({"service"})
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Serving]:
-    directory = tmp_path_factory.mktemp("secure") / "srv"
-    with Serving(directory, tls=authority.issue("server")) as running:
-        yield running
 
 
 def shown(secure: Serving) -> str:

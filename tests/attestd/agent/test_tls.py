@@ -1,6 +1,5 @@
 """Over TLS the agent believes the server whose authority it was told, and no other."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,6 @@ from attestd.agent.transport import Server
 from tests.attestd.web.certificates import Authority
 from tests.serving import Agent, Serving
 from tpm.swtpm import SoftwareTpm
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Serving]:
-    directory = tmp_path_factory.mktemp("secure") / "srv"
-    with Serving(directory, tls=authority.issue("server")) as running:
-        yield running
 
 
 @pytest.fixture
